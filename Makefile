@@ -1,0 +1,30 @@
+# Every target is one line into a real tool. `make help` explains them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTHON ?= python3
+UV := $(BIN)/uv
+PACKAGES := libs/flux_common libs/flux_client libs/flux_devkit services/ingest services/transform services/checkpoint services/audit
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \
+  $(foreach name,flux-common flux-client flux-devkit flux-ingest flux-transform flux-checkpoint flux-audit,--no-emit-package $(name))
+STAMP := .venv/.flux-setup
+
+.PHONY: help
+help: ## Explain every target
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv from the hash-pinned lock, and install Flux into it
+$(STAMP): requirements/dev.lock requirements/bootstrap.lock $(PACKAGES:%=%/pyproject.toml)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "Flux needs Python >= 3.11 with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Flux needs Python >= 3.11; call: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@
+
+.PHONY: lock
+lock: ## Compile the hash-pinned locks again (UPGRADE=--upgrade takes newer releases)
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements/bootstrap.lock requirements/bootstrap.in
+	$(COMPILE) $(UPGRADE) --group dev -o requirements/dev.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+	$(foreach service,ingest transform checkpoint audit,$(COMPILE) -c requirements/dev.lock -o requirements/$(service).lock libs/flux_common/pyproject.toml services/$(service)/pyproject.toml &&) true

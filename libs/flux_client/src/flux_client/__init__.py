@@ -1,0 +1,1 @@
+"""What a producer, a subscriber and an operator of Flux use."""

@@ -1,0 +1,1 @@
+"""The words and the machinery that every Flux service shares."""

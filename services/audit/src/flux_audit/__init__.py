@@ -1,0 +1,1 @@
+"""Flux audit: seals facts into one Merkle log per agency."""

@@ -1,0 +1,1 @@
+"""Flux checkpoint: remembers progress, dispatches work, completes runs."""

@@ -1,0 +1,1 @@
+"""Flux ingest: judges each run request and decides."""

@@ -1,0 +1,1 @@
+"""Flux transform: works the partitions of a source archive into a dataset."""
