@@ -45,7 +45,7 @@ class Refusal(Event):
     """A request that is refused: the code, and for a schema violation where; never a value."""
 
     agency_id: AgencyId
-    request_id: RequestId | None
+    request_id: RequestId | None = None
     code: CodeText
     message: Annotated[str, Field(max_length=512)]
     violations: Annotated[list[Violation], Field(max_length=32)] = Field(default_factory=list)

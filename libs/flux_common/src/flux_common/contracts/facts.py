@@ -16,7 +16,9 @@ from flux_common.contracts.types import (
     Digest,
     Event,
     FactAgencyId,
+    One,
     Positive,
+    SafeInteger,
     Timestamp,
     Uuid,
 )
@@ -53,7 +55,7 @@ class AuditFact(Event):
     and `subject_sha256` the digest of its value.
     """
 
-    v: Literal[1]
+    v: One
     agency_id: FactAgencyId
     ts: Timestamp
     type: Word
@@ -62,7 +64,7 @@ class AuditFact(Event):
     actor: Actor | None = None
     src: FactSource
     subject_sha256: Digest
-    refs: Annotated[dict[RefName, Word | int], Field(max_length=32)] = Field(default_factory=dict)
+    refs: Annotated[dict[RefName, Word | SafeInteger], Field(max_length=32)] = Field(default_factory=dict)
     receipt: bool = False
 
 

@@ -19,6 +19,7 @@ from flux_common.contracts.types import (
     Event,
     FileName,
     ItemKindName,
+    One,
     Positive,
     Uri,
     Uuid,
@@ -101,7 +102,7 @@ class Output(Event):
 
 
 class Reject(Event):
-    """How many objects of a slice were rejected with one code; the file with their keys is in `rejects_file`."""
+    """How many objects of a slice were rejected with one code; the file with their keys is one of `outputs`."""
 
     code: CodeText
     count: Positive
@@ -115,7 +116,7 @@ class SliceRecord(Event):
     `outputs` (with the file of rejected keys, if any) is sorted by name, `rejects` by code.
     """
 
-    v: Literal[1]
+    v: One
     agency_id: AgencyId
     run_id: Uuid
     partition: Count

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from flux_common.contracts.dialect import Whole
 from flux_common.contracts.types import (
     AgencyId,
     CommandId,
@@ -15,10 +16,10 @@ from flux_common.contracts.types import (
     GlobPattern,
     Label,
     LabelName,
-    Positive,
     Ratio,
     Reason,
     RequestId,
+    SafeInteger,
     Uri,
     UseCase,
 )
@@ -41,8 +42,8 @@ class Destination(Event):
 class Partitioning(Event):
     """How large one partition may become."""
 
-    objects_max: Annotated[int, Field(ge=1, le=100_000)] = 500
-    bytes_max: Annotated[Positive, Field(le=2**40)] = 2**30
+    objects_max: Annotated[int, Whole(1, 100_000)] = 500
+    bytes_max: Annotated[int, Whole(1, 2**40)] = 2**30
 
 
 class OnReject(Event):
@@ -63,7 +64,7 @@ class RunRequested(Event):
     destination: Destination
     partitioning: Partitioning = Field(default_factory=Partitioning)
     on_reject: OnReject = Field(default_factory=OnReject)
-    options: Annotated[dict[LabelName, Label | int | bool], Field(max_length=64)] = Field(default_factory=dict)
+    options: Annotated[dict[LabelName, Label | SafeInteger | bool], Field(max_length=64)] = Field(default_factory=dict)
     labels: Annotated[dict[LabelName, Label], Field(max_length=64)] = Field(default_factory=dict)
 
 

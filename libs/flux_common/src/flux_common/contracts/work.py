@@ -18,6 +18,7 @@ from flux_common.contracts.types import (
     LabelName,
     Positive,
     RequestId,
+    SafeInteger,
     UseCase,
     Uuid,
     VersionText,
@@ -33,7 +34,7 @@ class Job(Event):
     use_case: UseCase
     partitioning: Partitioning
     on_reject: OnReject
-    options: Annotated[dict[LabelName, Label | int | bool], Field(max_length=64)]
+    options: Annotated[dict[LabelName, Label | SafeInteger | bool], Field(max_length=64)]
     labels: Annotated[dict[LabelName, Label], Field(max_length=64)]
 
 

@@ -7,8 +7,10 @@ What is left — the `ce_time` of an event, durations in logs — asks a `Clock`
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -53,12 +55,12 @@ class FixedClock:
 
 def millis(at: datetime) -> int:
     """Return `at` as whole milliseconds since 1970-01-01 UTC, the unit of Kafka timestamps."""
-    return int(at.timestamp() * 1000)
+    return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
 def from_millis(ms: int) -> datetime:
     """Return the UTC instant of `ms` milliseconds since 1970-01-01."""
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    return _EPOCH + timedelta(milliseconds=ms)
 
 
 def rfc3339(at: datetime) -> str:

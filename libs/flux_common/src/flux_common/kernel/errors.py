@@ -6,6 +6,7 @@ says what went wrong, to a person and to a program alike. A code never carries a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Self
 
@@ -56,7 +57,14 @@ class InvalidMessage(FluxError):
 
 
 class ValidationFailed(InvalidMessage):
-    """A record was read and breaks its contract."""
+    """A record was read and breaks its contract; `violations` says where, as (JSON pointer, schema keyword)."""
+
+    violations: tuple[tuple[str, str], ...] = ()
+
+    def with_violations(self, violations: Iterable[tuple[str, str]]) -> Self:
+        """Name the places; never what stands there."""
+        self.violations = tuple(violations)
+        return self
 
 
 class RunBroken(FluxError):
