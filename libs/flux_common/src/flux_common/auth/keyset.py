@@ -1,0 +1,140 @@
+"""The issuers' public keys, in memory, all or nothing.
+
+Verification reads memory only and never fetches. A set with one bad member is refused whole: a file that is half right
+is a file nobody has checked. A key belongs to one issuer and one algorithm; the same thumbprint twice, in one set or
+under two issuers, is refused. Keys that could not be confirmed for `KEYS_FRESH_S` verify nothing (fail closed).
+The generation changes with any byte of the registry or of a key set, so that what was remembered under a revoked key is
+forgotten. Source: trust.md "Keys", RFC 7517.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from flux_common.auth.compact import is_kid
+from flux_common.auth.faults import ConfigurationRefused, Fault
+from flux_common.auth.jwk import KeyRefused, VerificationKey, read_key
+from flux_common.auth.registry import Registry
+from flux_common.auth.strict_json import StrictJsonError, parse_object
+
+KEYS_FRESH_S: Final = 24 * 3600
+JWKS_BYTES_MAX: Final = 256 * 1024
+JWKS_KEYS_MAX: Final = 64
+_DEPTH_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """One issuer's keys by `kid`, and when they were last confirmed to be what the issuer publishes."""
+
+    keys: Mapping[str, VerificationKey]
+    confirmed_at: datetime
+
+    def is_stale(self, now: datetime) -> bool:
+        """Return whether the keys are older than they may be."""
+        return (now - self.confirmed_at).total_seconds() > KEYS_FRESH_S
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """Every issuer's key set, swapped as one value; `generation` names its contents."""
+
+    sets: Mapping[str, KeySet]
+    generation: str
+
+    def of(self, iss: str) -> KeySet:
+        """Return the key set of a registered issuer; an issuer without one has no keys."""
+        return self.sets[iss]
+
+    def confirmed(self, at: datetime) -> KeyRing:
+        """Return the same keys, confirmed at `at`."""
+        return replace(
+            self, sets=MappingProxyType({iss: replace(keys, confirmed_at=at) for iss, keys in self.sets.items()})
+        )
+
+
+def load_keys(registry: Registry, now: datetime) -> KeyRing:
+    """Return the keys of every issuer of `registry`, read at `now`.
+
+    Raises `ConfigurationRefused` with every fault of every set.
+    """
+    faults: list[Fault] = []
+    sets: dict[str, KeySet] = {}
+    digest = hashlib.sha256(registry.digest.encode())
+    for iss, issuer in sorted(registry.issuers.items()):
+        where = f'issuers["{iss}"]'
+        try:
+            data = _read_file(issuer.jwks)
+            sets[iss] = KeySet(MappingProxyType(read_jwks(data, where)), now)
+            digest.update(hashlib.sha256(data).digest())
+        except ConfigurationRefused as refused:
+            faults.extend(refused.faults)
+    faults.extend(_shared_keys(sets))
+    if faults:
+        raise ConfigurationRefused(faults)
+    return KeyRing(MappingProxyType(sets), digest.hexdigest())
+
+
+def read_jwks(data: bytes, where: str) -> dict[str, VerificationKey]:
+    """Return the keys of a JWKS by `kid`; raise `ConfigurationRefused` with every fault, each path led by `where`."""
+    members = _members(data, where)
+    faults: list[Fault] = []
+    keys: dict[str, VerificationKey] = {}
+    seen: set[str] = set()
+    for index, member in enumerate(members):
+        try:
+            kid, key = _read_member(member)
+            if kid in keys or key.thumbprint in seen:
+                raise KeyRefused("the kid is repeated" if kid in keys else "the same key stands here twice")
+            keys[kid] = key
+            seen.add(key.thumbprint)
+        except KeyRefused as refused:
+            faults.append(Fault(f"{where}.keys[{index}]", str(refused)))
+    if faults:
+        raise ConfigurationRefused(faults)
+    return keys
+
+
+def _read_member(member: Any) -> tuple[str, VerificationKey]:
+    if not isinstance(member, dict):
+        raise KeyRefused("not an object")
+    if not is_kid(member.get("kid")):
+        raise KeyRefused("kid is missing or not 1 to 128 of A-Z a-z 0-9 . _ ~ -")
+    return member["kid"], read_key(member, member.get("alg"))
+
+
+def _members(data: bytes, where: str) -> list[Any]:
+    try:
+        document = parse_object(data, depth_max=_DEPTH_MAX)
+    except StrictJsonError as error:
+        raise ConfigurationRefused([Fault(where, str(error))]) from None
+    members = document.get("keys")
+    if not isinstance(members, list) or not 0 < len(members) <= JWKS_KEYS_MAX:
+        raise ConfigurationRefused([Fault(f"{where}.keys", f"not a list of 1 to {JWKS_KEYS_MAX} keys")])
+    return members
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(JWKS_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationRefused([Fault(str(path), f"cannot be read ({error.strerror})")]) from None
+    if len(data) > JWKS_BYTES_MAX:
+        raise ConfigurationRefused([Fault(str(path), f"larger than {JWKS_BYTES_MAX} bytes")])
+    return data
+
+
+def _shared_keys(sets: Mapping[str, KeySet]) -> Iterator[Fault]:
+    owners: dict[str, str] = {}
+    for iss, keys in sets.items():
+        for kid, key in keys.keys.items():
+            owner = owners.setdefault(key.thumbprint, iss)
+            if owner != iss:
+                yield Fault(f'issuers["{iss}"].keys', f'"{kid}" is also a key of the issuer "{owner}"')
