@@ -1,0 +1,1 @@
+"""PostgreSQL as Flux uses it: one tenant helper, named queries, migrations, lanes, outbox and relay."""

@@ -1,0 +1,118 @@
+"""Migrations: forward only, `NNNN_pre|post_name.sql`, one transaction each, safe to run twice at once.
+
+*pre* runs before new code is rolled out and must suit the old code; *post* after. What was applied is remembered with the
+digest of its file: a released file is never edited.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+import asyncpg
+
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import FluxError, InvariantBroken
+from flux_common.kernel.ids import sha256_hex
+from flux_common.postgres.database import Database
+from flux_common.postgres.queries import Queries
+from flux_common.postgres.sqlstates import translated
+
+_SQL = Queries.load("flux_common.postgres", "migrations.sql")
+_ROLES = Queries.load("flux_common.postgres", "roles.sql")
+_FILE = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
+
+LOGIN_ROLES = ("flux_migrate", "flux_ingest", "flux_checkpoint", "flux_audit", "flux_reader")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file: its number, name and text."""
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the file's text."""
+        return sha256_hex(self.text.encode())
+
+
+def migrations() -> list[Migration]:
+    """Return all migrations in order; numbers are gap-free from 1."""
+    folder = resources.files("flux_common.postgres").joinpath("migrations")
+    found = sorted(file.name for file in folder.iterdir() if _FILE.match(file.name))
+    result = [Migration(int(name[:4]), name, folder.joinpath(name).read_text()) for name in found]
+    if [migration.version for migration in result] != list(range(1, len(result) + 1)):
+        raise InvariantBroken(Code.INVARIANT_BROKEN, "Migration files are not numbered without gaps")
+    return result
+
+
+async def create_roles(admin_dsn: str, passwords: dict[str, str]) -> None:
+    """Create the cluster's roles and open the database to them; an administrator's act, safe to run again.
+
+    Args:
+        admin_dsn: a superuser's DSN of the Flux database.
+        passwords: the log-in password of each role in `LOGIN_ROLES` that shall get one.
+    """
+    with translated():
+        connection = await asyncpg.connect(admin_dsn)
+        try:
+            async with connection.transaction():
+                await connection.execute(_SQL["lock"])
+                await connection.execute(_ROLES["create_roles"])
+                await connection.execute(_ROLES["open_database"])
+                for role, password in passwords.items():
+                    await connection.execute(await connection.fetchval(_ROLES["set_password"], role, password))
+        finally:
+            await connection.close()
+
+
+async def migrate(dsn: str, *, password: str | None = None) -> list[str]:
+    """Apply what is missing as `flux_migrate`; return the names of the files that were applied.
+
+    Raises:
+        InvariantBroken: an applied file differs from the one in this release.
+        Unavailable: PostgreSQL does not answer, or a table stays locked; run it again.
+    """
+    with translated():
+        connection = await asyncpg.connect(dsn, password=password)
+        try:
+            done: list[str] = []
+            for migration in migrations():
+                async with connection.transaction():
+                    if await _apply(connection, migration):
+                        done.append(migration.name)
+            return done
+        finally:
+            await connection.close()
+
+
+async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> bool:
+    await connection.execute(_SQL["lock"])
+    await connection.execute(_SQL["become_owner"])
+    await connection.execute(_SQL["prepare"])
+    applied = {row["version"]: row["sha256"] for row in await connection.fetch(_SQL["applied"])}
+    if migration.version in applied:
+        if applied[migration.version] != migration.sha256:
+            raise InvariantBroken(Code.INVARIANT_BROKEN, f"{migration.name} was applied with another text")
+        return False
+    await connection.execute(migration.text)
+    await connection.execute(_SQL["record"], migration.version, migration.name, migration.sha256)
+    return True
+
+
+async def require_schema(database: Database, version: int | None = None) -> None:
+    """Refuse a schema older than this release needs.
+
+    Raises:
+        FluxError: `SCHEMA_OUTDATED`; run the migrate job.
+    """
+    needed = version if version is not None else len(migrations())
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_SQL["applied"]) if await connection.fetchval(_SQL["prepared"]) else []
+    have = max((row["version"] for row in rows), default=0)
+    if have < needed:
+        raise FluxError(Code.SCHEMA_OUTDATED, f"The schema is at {have}, this release needs {needed}: run `migrate`")
