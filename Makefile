@@ -28,3 +28,7 @@ lock: ## Compile the hash-pinned locks again (UPGRADE=--upgrade takes newer rele
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements/bootstrap.lock requirements/bootstrap.in
 	$(COMPILE) $(UPGRADE) --group dev -o requirements/dev.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	$(foreach service,ingest transform checkpoint audit,$(COMPILE) -c requirements/dev.lock -o requirements/$(service).lock libs/flux_common/pyproject.toml services/$(service)/pyproject.toml &&) true
+
+.PHONY: schemas
+schemas: setup ## Write schemas/ and docs/error-codes.md from the contract models (RELEASE=--release freezes new ones)
+	$(BIN)/python -m flux_common.contracts $(RELEASE)
