@@ -1,0 +1,1 @@
+"""What audit asks of the world outside: keys, PostgreSQL."""

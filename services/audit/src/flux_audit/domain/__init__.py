@@ -1,0 +1,1 @@
+"""What audit decides: entries, the Merkle tree and its heads. Pure: no I/O, no clock, no third party."""
