@@ -1,0 +1,1 @@
+"""Where transform touches the world: object stores, plan files, worker processes."""

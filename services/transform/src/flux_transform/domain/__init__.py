@@ -1,0 +1,1 @@
+"""What transform decides, without doing any of it: pure functions over frozen values."""

@@ -1,0 +1,87 @@
+"""What runs inside a worker process: a slice, or one object of it, and the writing of tables.
+
+The bytes come in and rows or files go out; nothing here reads or writes a file, opens a socket or knows a run. This
+module is imported before a worker's first task (by the fork server, once), so a killed worker is replaced at once.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from flux_common.kernel.codes import Code
+from flux_common.kernel.ids import sha256_hex
+from flux_transform.domain.failures import Rejected
+from flux_transform.domain.records import RejectedObject, Shard, SliceWork
+from flux_transform.ports import FetchedObject, SliceTask
+from flux_transform.transforms import registry, text
+from flux_transform.transforms.parquet import encode
+from flux_transform.transforms.registry import Rows
+
+# Of Arrow's allocators, the system's reserves no address space ahead of use, and the limit counts address space.
+pa.set_memory_pool(pa.system_memory_pool())
+_TRANSFORMS = registry.load_all()
+_STATUS = Path("/proc/self/statm")
+text.language("The language model is read with the first text, so that each worker has it from the start.")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectWork:
+    """What working one object made: rows, or a reject."""
+
+    rows: Rows
+    reject: RejectedObject | None = None
+
+
+def prepare(address_space_bytes: int) -> None:
+    """Make this process fit for hostile files: no threads, no core dumps, a limit on address space.
+
+    The limit counts from here, after the imports, because what they reserve depends on the machine's processors.
+    """
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if _STATUS.exists():
+        taken = int(_STATUS.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + address_space_bytes, resource.RLIM_INFINITY))
+
+
+def work_slice(task: SliceTask) -> SliceWork:
+    """Work a whole slice."""
+    return write(task, [work_object(task, source) for source in task.objects])
+
+
+def work_object(task: SliceTask, source: FetchedObject) -> ObjectWork:
+    """Work one object; a reject is a result, any other exception a fault of the transform."""
+    try:
+        if not source.data:
+            raise Rejected(Code.OBJECT_EMPTY, "no bytes")
+        transform = registry.load(task.content_type, task.use_case)
+        return ObjectWork(transform.work(source, sha256_hex(source.data), task.limits))
+    except Rejected as reject:
+        return ObjectWork({}, RejectedObject(source.key, reject.code, reject.detail))
+
+
+def work_alone(task: SliceTask, source: FetchedObject) -> ObjectWork:
+    """Work one object under a limit on processor time; the kernel ends the process (SIGXCPU) when it is used up."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + 1 + task.limits.object_cpu_seconds_max
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    try:
+        return work_object(task, source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def write(task: SliceTask, works: list[ObjectWork]) -> SliceWork:
+    """Write the rows of some objects, at most one shard per table, and collect the rejects."""
+    shards: list[Shard] = []
+    for table in registry.load(task.content_type, task.use_case).TABLES:
+        rows = [row for work in works for row in work.rows.get(table.name, ())]
+        if rows:
+            shards.append(Shard(table.name, "parquet", encode(table, rows), len(rows)))
+    rejects = tuple(work.reject for work in works if work.reject is not None)
+    return SliceWork(len(works) - len(rejects), tuple(shards), rejects)
