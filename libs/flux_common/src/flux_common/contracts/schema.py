@@ -69,7 +69,7 @@ def _places(error: ValidationError) -> Iterator[tuple[str, str]]:
         yield from ((_pointer([*error.absolute_path, name]), "required") for name in missing)
     elif error.validator == "anyOf":
         yield from _places_of_nearest(error)
-    else:
+    elif error.validator != "not" or isinstance(error.instance, str):
         yield _pointer(list(error.absolute_path)), _keyword(error)
 
 
