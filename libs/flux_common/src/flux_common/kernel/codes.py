@@ -74,6 +74,8 @@ class Code(StrEnum):
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED", "An item failed as often as it may."
     VERSION_MISMATCH = "VERSION_MISMATCH", "The worker is of another transform version than the item."
     WORK_UNREADABLE = "WORK_UNREADABLE", "A worker could not read its work item."
+    STALLED = "STALLED", "The item's worker fell silent."
+    QUEUED_TOO_LONG = "QUEUED_TOO_LONG", "The item lay in the queue longer than it may; it was dispatched anew."
     DROPPED = "DROPPED", "The worker dropped the item because it was fenced."
     WORKER_FAILED = "WORKER_FAILED", "A worker met an error that it does not know."
     RUN_TTL_EXCEEDED = "RUN_TTL_EXCEEDED", "The run did not end within its time to live."
@@ -103,3 +105,9 @@ class Code(StrEnum):
     TOPIC_MISSING = "TOPIC_MISSING", "A topic that the catalogue names does not exist."
     SETTINGS_INVALID = "SETTINGS_INVALID", "A setting is missing or wrong."
     INVARIANT_BROKEN = "INVARIANT_BROKEN", "Flux's own records contradict themselves."
+
+
+def meaning_of(code: str) -> str:
+    """Return the one line that explains a code; a plain sentence for a code that is not ours."""
+    member = Code.__members__.get(code)
+    return member.meaning if member is not None else "The code is not one of Flux's."

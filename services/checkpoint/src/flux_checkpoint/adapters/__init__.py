@@ -1,0 +1,1 @@
+"""Checkpoint's PostgreSQL: `.sql` files, and the functions that run them."""

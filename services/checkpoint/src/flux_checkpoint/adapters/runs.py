@@ -1,0 +1,161 @@
+"""Runs and items in PostgreSQL, inside a transaction that somebody else opened: the lanes' and the dispatcher's `RunStore`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from flux_checkpoint.adapters.rows import columns_of, item_columns, item_of, run_columns, run_of
+from flux_checkpoint.domain.model import Finished, Item, ItemKey, Planned, Run, RunKey
+from flux_checkpoint.domain.states import ItemState
+from flux_checkpoint.ports import HashRow, HistoryRow
+from flux_common.contracts.runs import RunAdmitted
+from flux_common.kernel.ids import shard_of
+from flux_common.kernel.positions import Position
+from flux_common.postgres.database import Connection
+from flux_common.postgres.queries import Queries
+
+_SQL = Queries.load("flux_checkpoint.adapters", "runs.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A run as ingest admitted it, and where the record stands."""
+
+    body: RunAdmitted
+    position: Position
+    traceparent: str | None
+    admitted_at: datetime
+
+
+class PostgresRuns:
+    """The `RunStore` of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def insert_runs(self, admissions: Sequence[Admission], run_ttl: timedelta) -> set[RunKey]:
+        """Create the runs that are new; return their keys."""
+        agencies = sorted({admission.body.agency_id for admission in admissions})
+        await self._connection.execute(_SQL["insert_agencies"], agencies, [shard_of(agency) for agency in agencies])
+        rows = [_admission_columns(admission, run_ttl) for admission in admissions]
+        made = await self._connection.fetch(_SQL["insert_runs"], *columns_of(rows))
+        return {RunKey(row["agency_id"], row["run_id"]) for row in made}
+
+    async def lock_runs(self, keys: Collection[RunKey]) -> dict[RunKey, Run]:
+        """Lock and return the runs that exist."""
+        wanted = [(key.agency_id, key.run_id) for key in sorted(set(keys))]
+        if not wanted:
+            return {}
+        runs = [run_of(row) for row in await self._connection.fetch(_SQL["lock_runs"], *columns_of(wanted))]
+        return {run.key: run for run in runs}
+
+    async def lock_items(self, keys: Collection[ItemKey]) -> dict[ItemKey, Item]:
+        """Lock and return the items that exist."""
+        wanted = [(key.agency_id, key.run_id, key.kind, key.number) for key in sorted(set(keys))]
+        if not wanted:
+            return {}
+        items = [item_of(row) for row in await self._connection.fetch(_SQL["lock_items"], *columns_of(wanted))]
+        return {item.key: item for item in items}
+
+    async def items_in(self, key: RunKey, states: Collection[ItemState]) -> list[Item]:
+        """Lock and return a run's items in one of `states`."""
+        rows = await self._connection.fetch(_SQL["items_in_states"], key.agency_id, key.run_id, sorted(states))
+        return [item_of(row) for row in rows]
+
+    async def save_runs(self, runs: Sequence[Run]) -> None:
+        """Write what may change of runs."""
+        if runs:
+            await self._connection.execute(_SQL["save_runs"], *columns_of([run_columns(run) for run in runs]))
+
+    async def save_plan(self, key: RunKey, plan: Planned) -> None:
+        """Keep the cut of a plan."""
+        await self._connection.execute(_SQL["save_plan"], key.agency_id, key.run_id, list(plan.partitions), plan.bytes)
+
+    async def save_manifest(self, key: RunKey, finished: Finished) -> None:
+        """Keep where the manifest is."""
+        await self._connection.execute(
+            _SQL["save_manifest"],
+            key.agency_id,
+            key.run_id,
+            finished.manifest_uri,
+            finished.result_digest,
+            finished.files,
+            finished.rows,
+        )
+
+    async def save_items(self, items: Sequence[Item]) -> None:
+        """Write what may change of items."""
+        if items:
+            ordered = sorted(items, key=lambda item: item.key)
+            await self._connection.execute(_SQL["save_items"], *columns_of([item_columns(item) for item in ordered]))
+
+    async def add_history(self, rows: Sequence[HistoryRow]) -> None:
+        """Append to the readable history."""
+        if rows:
+            await self._connection.execute(_SQL["add_history"], *columns_of([_history_columns(row) for row in rows]))
+
+    async def add_hashes(self, rows: Sequence[HashRow]) -> None:
+        """Append links to the record chains."""
+        if rows:
+            await self._connection.execute(_SQL["add_hashes"], *columns_of([_hash_columns(row) for row in rows]))
+
+    async def put_on_agenda(self, keys: Collection[RunKey]) -> None:
+        """Let the dispatcher look at these runs now."""
+        rows = [(shard_of(key.agency_id), key.agency_id, key.run_id) for key in sorted(set(keys))]
+        if rows:
+            await self._connection.execute(_SQL["put_on_agenda"], *columns_of(rows))
+
+
+def _admission_columns(admission: Admission, run_ttl: timedelta) -> tuple[Any, ...]:
+    body = admission.body
+    return (
+        body.agency_id,
+        body.run_id,
+        body.request_id,
+        json.dumps(body.request.model_dump(mode="json")),
+        bytes.fromhex(body.request_sha256),
+        body.run_window,
+        body.agency_window,
+        admission.traceparent,
+        admission.position.tp.kafka_partition,
+        admission.position.offset,
+        admission.admitted_at,
+        admission.admitted_at + run_ttl,
+    )
+
+
+def _history_columns(row: HistoryRow) -> tuple[Any, ...]:
+    item = row.item
+    return (
+        row.run.agency_id,
+        row.run.run_id,
+        item.kind if item else None,
+        item.number if item else None,
+        row.term,
+        row.seq,
+        row.type,
+        row.code,
+        json.dumps(row.detail or {}),
+        row.body,
+        row.source,
+        row.kafka_partition,
+        row.kafka_offset,
+    )
+
+
+def _hash_columns(row: HashRow) -> tuple[Any, ...]:
+    key, done = row.item, row.slice
+    return (
+        key.agency_id,
+        key.run_id,
+        key.number,
+        done.seq,
+        done.prev,
+        done.hash,
+        row.kafka_partition,
+        row.kafka_offset,
+    )

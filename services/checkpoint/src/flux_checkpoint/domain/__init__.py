@@ -1,0 +1,1 @@
+"""What checkpoint decides, as pure functions of facts and `now`."""

@@ -1,0 +1,1 @@
+"""One file per lane, and the dispatcher: gather → decide → act."""

@@ -1,0 +1,232 @@
+"""The runs lane: admitted runs are recorded, commands applied or refused.
+
+Ingest decided already; what arrives here is believed, but a record that cannot be read is a dead letter. A command and a
+dispatcher's pass both lock the run's row first, so one sees the other's outcome whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from flux_checkpoint.adapters.runs import Admission, PostgresRuns
+from flux_checkpoint.domain.commands import Applied, apply_command
+from flux_checkpoint.domain.model import Item, Run, RunKey
+from flux_checkpoint.domain.states import ItemState
+from flux_checkpoint.handlers.reports import EMITTER, bury, item_fence
+from flux_checkpoint.ports import HistoryRow
+from flux_common.contracts import catalogue
+from flux_common.contracts.envelope import Envelope, Outgoing, read_body, read_envelope
+from flux_common.contracts.runs import CommandAdmitted, CommandApplied, CommandRefused, RunAdmitted
+from flux_common.contracts.work import WorkFenced
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import FluxError, InvalidMessage, ValidationFailed
+from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id
+from flux_common.kernel.positions import LaneBatch, Received
+from flux_common.postgres.lanes import Advance, PostgresLanes
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """One readable record of the runs topic."""
+
+    record: Received
+    envelope: Envelope
+    body: RunAdmitted | CommandAdmitted
+
+    @property
+    def key(self) -> RunKey:
+        """Return the run that it speaks of."""
+        return RunKey(self.body.agency_id, UUID(self.body.run_id))
+
+
+class AdmissionsHandler:
+    """Applies batches of the runs lane."""
+
+    def __init__(self, lanes: PostgresLanes, run_ttl: timedelta, wake: asyncio.Event) -> None:
+        self._lanes = lanes
+        self._run_ttl = run_ttl
+        self._wake = wake
+
+    async def apply(self, batch: LaneBatch) -> None:
+        """Record runs and apply commands, in the batch's order, in one transaction."""
+        read = [(record, _read(record)) for record in batch.records]
+        agencies = {found.body.agency_id for _, found in read if isinstance(found, Admitted)}
+        async with self._lanes.advance(batch, agencies) as advance:
+            store = PostgresRuns(advance.connection)
+            await self._admit(store, advance, [found for _, found in read if isinstance(found, Admitted)])
+            for record, found in read:
+                if isinstance(found, FluxError):
+                    bury(advance, record, SYSTEM_AGENCY, found.code)
+                elif isinstance(found.body, CommandAdmitted):
+                    await self._command(store, advance, found, found.body)
+        self._wake.set()
+
+    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+        """Put the one record of `batch` aside."""
+        record = batch.records[0]
+        async with self._lanes.advance(batch) as advance:
+            bury(advance, record, SYSTEM_AGENCY, problem.code)
+        log.error("admission refused", position=str(record.position), code=problem.code)
+
+    async def _admit(self, store: PostgresRuns, advance: Advance, found: list[Admitted]) -> None:
+        runs = [one for one in found if isinstance(one.body, RunAdmitted)]
+        if not runs:
+            return
+        made = await store.insert_runs([_admission(one, advance) for one in runs], self._run_ttl)
+        history = []
+        for one in runs:
+            if one.key not in made:
+                advance.duplicate(one.record, ref=str(one.key.run_id))
+                continue
+            made.discard(one.key)  # a twin in the same batch is a duplicate
+            history.append(_history(one, None))
+        await store.add_history(history)
+        await store.put_on_agenda([row.run for row in history])
+
+    async def _command(self, store: PostgresRuns, advance: Advance, found: Admitted, body: CommandAdmitted) -> None:
+        run = (await store.lock_runs([found.key])).get(found.key)
+        waiting = (
+            [] if run is None else await store.items_in(found.key, [s for s in ItemState if s != ItemState.FINISHED])
+        )
+        unfinished = sum(1 for item in waiting if item.key.kind == "extract")
+        if run is None:
+            self._refused(advance, found, body, Code.RUN_UNKNOWN)
+            return
+        applied = apply_command(run, body.command, body.command_id, advance.now, self._run_ttl, unfinished)
+        if applied is None:
+            self._refused(advance, found, body, Code.RUN_STATE)
+            return
+        await self._carry_out(store, advance, applied, waiting)
+        await store.add_history([_history(found, None)])
+        await store.put_on_agenda([found.key])
+        self._told(advance, found, body, applied.run)
+
+    async def _carry_out(self, store: PostgresRuns, advance: Advance, applied: Applied, waiting: list[Item]) -> None:
+        await store.save_runs([applied.run])
+        if applied.fence_run:
+            advance.emit([run_fence(applied.run, advance.now)])
+        moved: list[Item] = []
+        if applied.recall_queued:
+            moved = [_recalled(item) for item in waiting if item.state is ItemState.DISPATCHED]
+        if applied.restart_items:
+            moved = [_restarted(item, advance.now) for item in waiting]
+        await store.save_items(moved)
+        advance.emit([item_fence(item, advance.now) for item in moved if item.term > 1])
+
+    def _told(self, advance: Advance, found: Admitted, body: CommandAdmitted, run: Run) -> None:
+        applied = CommandApplied(
+            agency_id=body.agency_id,
+            request_id=body.request_id,
+            run_id=body.run_id,
+            command_id=body.command_id,
+            command=body.command,
+            state=run.state,
+        )
+        event = self._event(advance, found, catalogue.COMMAND_APPLIED, applied)
+        fact = EMITTER.attest(
+            event, "command.applied", at=advance.now, position=found.record.position, receipt=False,
+            refs={"run_id": body.run_id, "command_id": body.command_id, "state": run.state},
+        )  # fmt: skip
+        advance.emit([fact, event])
+
+    def _refused(self, advance: Advance, found: Admitted, body: CommandAdmitted, code: str) -> None:
+        refused = CommandRefused(
+            agency_id=body.agency_id,
+            request_id=body.request_id,
+            run_id=body.run_id,
+            command_id=body.command_id,
+            command=body.command,
+            code=code,
+        )
+        event = self._event(advance, found, catalogue.COMMAND_REFUSED, refused)
+        fact = EMITTER.attest(
+            event, "command.refused", at=advance.now, position=found.record.position, receipt=False, outcome="refused",
+            code=code, refs={"run_id": body.run_id, "command_id": body.command_id},
+        )  # fmt: skip
+        advance.emit([fact, event])
+
+    def _event(
+        self, advance: Advance, found: Admitted, spec: catalogue.EventSpec, body: CommandApplied | CommandRefused
+    ) -> Outgoing:
+        return EMITTER.event(
+            catalogue.COMPLETIONS,
+            spec,
+            body,
+            agency_id=body.agency_id,
+            key=body.run_id,
+            event_id=decided_id("checkpoint", advance.batch.lane.topic_id, found.record.position, 0),
+            at=advance.now,
+            traceparent=found.envelope.traceparent,
+        )
+
+
+def _read(record: Received) -> Admitted | FluxError:
+    try:
+        envelope = read_envelope(record)
+        for spec in (catalogue.RUN_ADMITTED, catalogue.COMMAND_ADMITTED):
+            if envelope.type == spec.ce_type:
+                return Admitted(record, envelope, read_body(spec, record.value))
+        return ValidationFailed(Code.EVENT_TYPE_UNKNOWN, "Not an event of the runs topic")
+    except InvalidMessage as problem:
+        return problem
+
+
+def _admission(found: Admitted, advance: Advance) -> Admission:
+    assert isinstance(found.body, RunAdmitted)
+    return Admission(found.body, found.record.position, found.envelope.traceparent, advance.now)
+
+
+def _history(found: Admitted, code: str | None) -> HistoryRow:
+    place = found.record.position
+    command = found.body if isinstance(found.body, CommandAdmitted) else None
+    return HistoryRow(
+        run=found.key,
+        item=None,
+        term=None,
+        seq=None,
+        type=found.envelope.type,
+        code=code,
+        source="runs",
+        kafka_partition=place.tp.kafka_partition,
+        kafka_offset=place.offset,
+        detail={"command": command.command, "command_id": command.command_id} if command else None,
+    )
+
+
+def _recalled(item: Item) -> Item:
+    """Take a queued item back; nobody started it, so no attempt is spent."""
+    return replace(item, state=ItemState.PENDING, term=item.term + 1)
+
+
+def _restarted(item: Item, now: datetime) -> Item:
+    return replace(
+        item,
+        state=ItemState.PENDING,
+        term=item.term + 1,
+        attempt=0,
+        not_before=now,
+        failure_code=None,
+        failure_cause=None,
+        last_heard=None,
+    )
+
+
+def run_fence(run: Run, at: datetime) -> Outgoing:
+    """Return the event that calls back everything of a run up to its present attempt."""
+    run_id = str(run.key.run_id)
+    return EMITTER.event(
+        catalogue.FENCES,
+        catalogue.WORK_FENCED,
+        WorkFenced(agency_id=run.key.agency_id, run_id=run_id, run_attempt_min=run.run_attempt + 1),
+        agency_id=run.key.agency_id,
+        key=run_id,
+        event_id=derived_id(["flux.work.fenced.v1", run_id, run.run_attempt]),
+        at=at,
+    )

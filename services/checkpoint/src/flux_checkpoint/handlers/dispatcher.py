@@ -1,0 +1,262 @@
+"""The dispatcher: one per shard, by lease. It moves runs onward, hands out work, and ends runs.
+
+Theory. Every decision is derived from rows, under the lock of the run's row and of the shard's lease, in one transaction with
+its events; so a dispatcher may die anywhere and its successor decides the same again. Which runs want looking at stands in
+the agenda, an index over the runs; a sweep mends what it forgot, counts it, and must find nothing.
+
+| state | on | next |
+|---|---|---|
+| waiting | lease free or ours | dispatching, under its term |
+| dispatching | a run is due | one pass over it; again while it changed something |
+| dispatching | the lease has another term (`Fenced`) | waiting |
+| dispatching | PostgreSQL does not answer | waiting, after a pause |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from flux_checkpoint.adapters.dispatcher import Leases, Patience, PostgresDispatch
+from flux_checkpoint.adapters.runs import PostgresRuns
+from flux_checkpoint.domain.dispatch import Cancel, Complete, Facts, Fail, Move, Pass, Work, decide
+from flux_checkpoint.domain.judge import Backoff, spend_attempt
+from flux_checkpoint.domain.model import Item, Run, RunKey
+from flux_checkpoint.domain.states import TERMINAL, ItemState, RunState, may_move
+from flux_checkpoint.handlers.admissions import run_fence
+from flux_checkpoint.handlers.endings import Endings
+from flux_checkpoint.handlers.reports import EMITTER, item_fence
+from flux_checkpoint.handlers.workitems import work_item
+from flux_checkpoint.ports import HistoryRow
+from flux_common.contracts.envelope import Outgoing
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import Fenced, InvariantBroken, Unavailable
+from flux_common.kernel.ids import derived_id
+from flux_common.postgres.database import Connection, Database
+from flux_common.postgres.outbox import insert_outbox
+
+log = structlog.get_logger(__name__)
+
+RUNS_A_ROUND = 64
+POLL_SECONDS = 0.25
+SWEEP_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherSettings:
+    """How patient the dispatcher is, and how long ended runs are kept."""
+
+    patience: Patience
+    keep: timedelta
+
+
+class Dispatcher:
+    """The dispatcher of one shard."""
+
+    def __init__(
+        self,
+        database: Database,
+        leases: Leases,
+        shard: int,
+        settings: DispatcherSettings,
+        backoff: Backoff,
+        wake: asyncio.Event,
+        committed: asyncio.Event,
+    ) -> None:
+        self._database = database
+        self._leases = leases
+        self._shard = shard
+        self._settings = settings
+        self._backoff = backoff
+        self._wake = wake
+        self._committed = committed
+        self._term = 0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Dispatch until `stopping`, whenever the lease is ours."""
+        while not stopping.is_set():
+            try:
+                term = await self._leases.acquire(self._shard)
+                if term is None:
+                    await _pause(stopping, 1.0)
+                    continue
+                self._term = term
+                await self._dispatch(stopping)
+            except (Unavailable, Fenced) as problem:
+                log.warning("dispatcher begins anew", shard=self._shard, code=problem.code, error=problem.message)
+                await _pause(stopping, 1.0)
+        with suppress(Unavailable):
+            await self._leases.release(self._shard, self._term)
+
+    async def _dispatch(self, stopping: asyncio.Event) -> None:
+        sweep_at = 0.0
+        loop = asyncio.get_running_loop()
+        while not stopping.is_set():
+            if await self._leases.acquire(self._shard) != self._term:
+                raise Fenced(Code.LEASE_LOST, f"The dispatcher of shard {self._shard} has a newer holder")
+            if loop.time() >= sweep_at:
+                await self._mend()
+                sweep_at = loop.time() + SWEEP_SECONDS
+            for key in await self._leases.due(self._shard, RUNS_A_ROUND):
+                while await self._pass(key) and not stopping.is_set():
+                    pass
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+            self._wake.clear()
+
+    async def _mend(self) -> None:
+        forgotten = await self._leases.sweep(self._shard)
+        if forgotten:
+            log.error("the agenda forgot runs", shard=self._shard, count=forgotten)
+
+    async def _pass(self, key: RunKey) -> bool:
+        """Make one pass over a run; tell whether another should follow at once."""
+        async with self._database.transaction([key.agency_id]) as connection:
+            store = PostgresDispatch(connection, self._settings.patience)
+            now = await store.hold(self._shard, self._term, self._leases.seconds)
+            run = (await PostgresRuns(connection).lock_runs([key])).get(key)
+            if run is None or run.state in TERMINAL:
+                await store.look_again(key, None)
+                return False
+            facts = await store.gather(run, now)
+            again = await Acts(connection, store, facts, now, self._settings, self._backoff).carry_out(
+                decide(facts, now)
+            )
+        self._committed.set()
+        return again
+
+
+class Acts:
+    """Carries out one decision, in its transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        store: PostgresDispatch,
+        facts: Facts,
+        now: datetime,
+        settings: DispatcherSettings,
+        backoff: Backoff,
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._runs = PostgresRuns(connection)
+        self._facts = facts
+        self._run = facts.run
+        self._now = now
+        self._settings = settings
+        self._backoff = backoff
+
+    async def carry_out(self, decision: Pass) -> bool:
+        """Do what was decided; tell whether the run should be looked at again at once."""
+        match decision:
+            case Move():
+                return await self._move(decision)
+            case Work():
+                return await self._work(decision)
+            case Fail(code, cause):
+                return await self._end(RunState.FAILED, cause, code)
+            case Complete():
+                return await self._end(RunState.COMPLETED, None, None)
+            case Cancel():
+                return await self._end(RunState.CANCELLED, None, None)
+
+    async def _move(self, move: Move) -> bool:
+        run = self._run
+        if move.kind is not None:
+            await self._store.make_items(run.key, move.kind, move.items)
+        if move.kind == "extract":
+            run = replace(
+                run,
+                partitions_made=run.partitions_made + len(move.items),
+                objects_made=run.objects_made + sum(count for _, _, count in move.items),
+            )
+        if move.state is not None:
+            run = self._moved(run, move.state)
+            await self._emit([self._fact(run, "run." + move.state.lower())])
+        await self._runs.save_runs([run])
+        await self._runs.add_history([self._line(f"run.{run.state.lower()}")])
+        return True
+
+    def _moved(self, run: Run, state: RunState) -> Run:
+        if not may_move(run.state, state):
+            raise InvariantBroken(Code.INVARIANT_BROKEN, f"A run cannot go from {run.state} to {state}")
+        return replace(run, state=state)
+
+    async def _work(self, work: Work) -> bool:
+        # A recalled item's term was raised when it came back; only a new item gets its first term here.
+        out = [replace(item, state=ItemState.DISPATCHED, term=max(item.term, 1)) for item in work.dispatch]
+        back = [self._recalled(item) for item in work.recall]
+        request = await self._store.job(self._run.key) if out else {}
+        events = [await work_item(self._store, self._run, item, request, self._now) for item in out]
+        facts = [self._item_fact(item, "item.dispatched") for item in out]
+        facts += [self._item_fact(item, "item.recalled") for item in back]
+        await self._emit([*facts, *(item_fence(item, self._now) for item in back), *events])
+        await self._runs.save_items([*out, *back])
+        lines = [self._line("item.dispatched", item) for item in out] + [self._line("item.recalled", i) for i in back]
+        await self._runs.add_history(lines)
+        await self._store.look_again(self._run.key, work.wake_at)
+        return bool(back)
+
+    def _recalled(self, item: Item) -> Item:
+        if item.state is ItemState.DISPATCHED:
+            return replace(item, state=ItemState.PENDING, term=item.term + 1, failure_code=Code.QUEUED_TOO_LONG)
+        return spend_attempt(item, Code.STALLED, "infrastructure", self._now, self._backoff)
+
+    async def _end(self, state: RunState, cause: str | None, code: str | None) -> bool:
+        endings = Endings(self._store, self._facts, self._settings.keep)
+        events = await endings.end(state, cause, code)
+        # Whatever still runs is called back; its reports are fenced anyway.
+        await self._emit([*events, run_fence(self._run, self._now)])
+        await self._runs.add_history([self._line(f"run.{state.lower()}", code=code)])
+        await self._store.look_again(self._run.key, None)
+        log.info(
+            "run ended", run_id=str(self._run.key.run_id), agency_id=self._run.key.agency_id, state=state, code=code
+        )
+        return False
+
+    def _fact(self, run: Run, type_: str) -> Outgoing:
+        return EMITTER.fact(
+            run.key.agency_id,
+            type_,
+            at=self._now,
+            event_id=derived_id(["fact", type_, str(run.key.run_id), run.run_attempt]),
+            subject=str(run.key.run_id).encode(),
+            refs={"run_id": str(run.key.run_id), "run_attempt": run.run_attempt},
+            traceparent=run.traceparent,
+        )
+
+    def _item_fact(self, item: Item, type_: str) -> Outgoing:
+        key = item.key
+        return EMITTER.fact(
+            key.agency_id,
+            type_,
+            at=self._now,
+            event_id=derived_id(["fact", type_, str(key), item.term]),
+            subject=str(key).encode(),
+            refs={"run_id": str(key.run_id), "kind": key.kind, "number": key.number, "term": item.term},
+        )
+
+    def _line(self, type_: str, item: Item | None = None, *, code: str | None = None) -> HistoryRow:
+        return HistoryRow(
+            run=self._run.key,
+            item=item.key if item else None,
+            term=item.term if item else None,
+            seq=None,
+            type=type_,
+            code=code or (item.failure_code if item and item.state is not ItemState.DISPATCHED else None),
+            source="dispatcher",
+        )
+
+    async def _emit(self, events: Sequence[Outgoing]) -> None:
+        await insert_outbox(self._connection, events)
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)

@@ -1,0 +1,322 @@
+"""The progress lane: workers' reports become checkpoints.
+
+One batch, one transaction: lock the runs, then the items; judge every record in order on the values in hand; write each
+changed row once. A record that cannot be read is a dead letter of the same decision; a slice record that contradicts itself
+is one too, and breaks its run. Whatever happened to an item lets the dispatcher look at the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from flux_checkpoint.adapters.runs import PostgresRuns
+from flux_checkpoint.domain.judge import Backoff, Verdict, judge
+from flux_checkpoint.domain.model import Item, ItemKey, Report, Run, RunKey, Slice
+from flux_checkpoint.domain.states import TERMINAL
+from flux_checkpoint.handlers.decoding import read_report
+from flux_checkpoint.ports import HashRow, HistoryRow
+from flux_common.contracts import catalogue
+from flux_common.contracts.decisions import RecordDeadLettered
+from flux_common.contracts.envelope import Outgoing
+from flux_common.contracts.outgoing import Emitter
+from flux_common.contracts.types import RecordPosition
+from flux_common.contracts.work import WorkFenced
+from flux_common.kernel.errors import FluxError, InvalidMessage, RunBroken
+from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id, item_name, sha256_hex
+from flux_common.kernel.positions import LaneBatch, Received
+from flux_common.postgres.lanes import Advance, PostgresLanes
+from flux_common.postgres.outbox import DeadLetter
+
+log = structlog.get_logger(__name__)
+
+EMITTER = Emitter("checkpoint")
+
+
+@dataclass(slots=True)
+class Fold:
+    """The batch's rows as judged so far; each is written once, however many records touched it."""
+
+    runs: dict[RunKey, Run]
+    items: dict[ItemKey, Item]
+    touched_runs: set[RunKey] = field(default_factory=set)
+    touched_items: set[ItemKey] = field(default_factory=set)
+    agenda: set[RunKey] = field(default_factory=set)
+    plans: list[tuple[RunKey, Any]] = field(default_factory=list)
+    manifests: list[tuple[RunKey, Any]] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
+    hashes: list[HashRow] = field(default_factory=list)
+    fences: list[Item] = field(default_factory=list)
+    fenced: Counter[RunKey] = field(default_factory=Counter)
+
+
+class ReportsHandler:
+    """Applies batches of the progress lane."""
+
+    def __init__(self, lanes: PostgresLanes, backoff: Backoff, wake: asyncio.Event) -> None:
+        self._lanes = lanes
+        self._backoff = backoff
+        self._wake = wake
+
+    async def apply(self, batch: LaneBatch) -> None:
+        """Judge and apply a batch in one transaction."""
+        read = [(record, _read(record)) for record in batch.records]
+        agencies = {agency for _, found in read if (agency := _agency(found)) != SYSTEM_AGENCY}
+        async with self._lanes.advance(batch, agencies) as advance:
+            store = PostgresRuns(advance.connection)
+            fold = await self._gather(store, [found for _, found in read])
+            for record, found in read:
+                self._take_in(fold, advance, record, found)
+            await self._act(store, advance, fold)
+        self._wake.set()
+
+    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+        """Put the one record of `batch` aside: the database refused its values."""
+        record = batch.records[0]
+        found = _read(record)
+        agency = _agency(found)
+        async with self._lanes.advance(batch, {agency} - {SYSTEM_AGENCY}) as advance:
+            bury(advance, record, agency, problem.code)
+        log.error("report refused", position=str(record.position), code=problem.code)
+
+    async def _gather(self, store: PostgresRuns, found: list[Report | FluxError]) -> Fold:
+        reports = [report for report in found if isinstance(report, Report)]
+        broken = [key for problem in found if isinstance(problem, RunBroken) and (key := _broken_run(problem))]
+        runs = await store.lock_runs({*(report.item.run for report in reports), *broken})
+        items = await store.lock_items({report.item for report in reports})
+        return Fold(runs, items)
+
+    def _take_in(self, fold: Fold, advance: Advance, record: Received, found: Report | FluxError) -> None:
+        if isinstance(found, FluxError):
+            self._take_in_unreadable(fold, advance, record, found)
+            return
+        run = fold.runs.get(found.item.run)
+        verdict = judge(run, fold.items.get(found.item), found, advance.now, self._backoff)
+        match verdict.kind:
+            case "duplicate":
+                advance.duplicate(record, ref=str(found.item))
+                if verdict.differs:
+                    log.error(
+                        "another digest for an applied slice", item=str(found.item), position=str(record.position)
+                    )
+            case "fenced":
+                advance.fenced(record, ref=str(found.item))
+                fold.fenced[found.item.run] += 1
+            case "dead_letter":
+                bury(advance, record, found.item.agency_id, verdict.code or "")
+                log.error("report put aside", item=str(found.item), code=verdict.code, position=str(record.position))
+        _keep(fold, found, verdict)
+
+    def _take_in_unreadable(self, fold: Fold, advance: Advance, record: Received, problem: FluxError) -> None:
+        bury(advance, record, _agency(problem), problem.code)
+        log.error("report unreadable", position=str(record.position), code=problem.code)
+        key = _broken_run(problem)
+        if key in fold.runs and fold.runs[key].state not in TERMINAL:
+            fold.runs[key] = replace(fold.runs[key], broken_code=problem.code)
+            fold.touched_runs.add(key)
+            fold.agenda.add(key)
+
+    async def _act(self, store: PostgresRuns, advance: Advance, fold: Fold) -> None:
+        advance.emit(self._facts(fold, advance))
+        await store.save_runs([fold.runs[key] for key in sorted(fold.touched_runs)])
+        for key, plan in fold.plans:
+            await store.save_plan(key, plan)
+        for key, finished in fold.manifests:
+            await store.save_manifest(key, finished)
+        await store.save_items([fold.items[key] for key in fold.touched_items])
+        await store.add_hashes(fold.hashes)
+        await store.add_history(fold.history)
+        await store.put_on_agenda(fold.agenda)
+        advance.emit([item_fence(item, advance.now) for item in fold.fences])
+
+    def _facts(self, fold: Fold, advance: Advance) -> list[Outgoing]:
+        facts = []
+        for ordinal, row in enumerate(fold.history):
+            if row.item is None or row.type not in _TOLD:
+                continue
+            facts.append(
+                EMITTER.fact(
+                    row.run.agency_id,
+                    "item." + row.type.split(".")[2],
+                    at=advance.now,
+                    event_id=derived_id(
+                        ["fact", row.type, str(row.item), row.term, row.kafka_partition, row.kafka_offset, ordinal]
+                    ),
+                    subject=row.body or str(row.item).encode(),
+                    outcome="failed" if row.code else "ok",
+                    code=row.code,
+                    position=_position(advance, row),
+                    refs=_refs(row),
+                )
+            )
+        return facts + [_fenced_fact(advance, key, count) for key, count in sorted(fold.fenced.items())]
+
+
+_TOLD = {catalogue.PLANNED.ce_type, catalogue.FINISHED.ce_type, catalogue.FAILED.ce_type}
+
+
+def _refs(row: HistoryRow) -> dict[str, Any]:
+    assert row.item is not None
+    return {
+        "run_id": str(row.run.run_id),
+        "kind": row.item.kind,
+        "number": row.item.number,
+        "term": row.term or 0,
+    }
+
+
+def _position(advance: Advance, row: HistoryRow) -> Any:
+    return advance.batch.lane.tp.at(row.kafka_offset or 0)
+
+
+def _fenced_fact(advance: Advance, key: RunKey, count: int) -> Outgoing:
+    tp, first = advance.batch.lane.tp, advance.batch.lane.next_offset
+    return EMITTER.fact(
+        key.agency_id,
+        "report.fenced",
+        at=advance.now,
+        event_id=derived_id(["fact", "report.fenced", str(key.run_id), tp.kafka_partition, first]),
+        subject=str(key.run_id).encode(),
+        outcome="refused",
+        position=tp.at(first),
+        refs={"run_id": str(key.run_id), "count": count},
+    )
+
+
+def _keep(fold: Fold, report: Report, verdict: Verdict) -> None:
+    """Fold a verdict into the rows in hand."""
+    if verdict.item is None:
+        return
+    before = fold.items[report.item]
+    fold.items[report.item] = verdict.item
+    fold.touched_items.add(report.item)
+    if verdict.fence:
+        fold.fences.append(verdict.item)
+    if before.state is not verdict.item.state or verdict.item.counts.rejected != before.counts.rejected:
+        fold.agenda.add(report.item.run)
+    if verdict.kind != "effect":
+        return
+    if verdict.planned is not None:
+        plan = verdict.planned
+        fold.plans.append((report.item.run, plan))
+        fold.runs[report.item.run] = replace(
+            fold.runs[report.item.run],
+            plan_digest=plan.digest,
+            transform_version=plan.transform_version,
+            objects=plan.objects,
+            partitions=len(plan.partitions),
+        )
+        fold.touched_runs.add(report.item.run)
+    if verdict.finished is not None and report.item.kind == "finalize":
+        fold.manifests.append((report.item.run, verdict.finished))
+    _record(fold, report, verdict)
+
+
+def _record(fold: Fold, report: Report, verdict: Verdict) -> None:
+    place = report.position
+    done = report.what if isinstance(report.what, Slice) else None
+    if done is not None:
+        fold.hashes.append(HashRow(report.item, done, place.tp.kafka_partition, place.offset))
+    if report.event_type == catalogue.ALIVE.ce_type:
+        return
+    fold.history.append(
+        HistoryRow(
+            run=report.item.run,
+            item=report.item,
+            term=report.term,
+            seq=done.seq if done is not None else None,
+            type=report.event_type,
+            code=verdict.code,
+            source="progress",
+            kafka_partition=place.tp.kafka_partition,
+            kafka_offset=place.offset,
+            body=report.body if done is not None else None,
+        )
+    )
+
+
+def _read(record: Received) -> Report | FluxError:
+    try:
+        return read_report(record)
+    except (InvalidMessage, RunBroken) as problem:
+        return problem
+
+
+def _agency(found: Report | FluxError) -> str:
+    if isinstance(found, Report):
+        return found.item.agency_id
+    return str(found.context.get("agency_id", SYSTEM_AGENCY))
+
+
+def _broken_run(problem: FluxError) -> RunKey | None:
+    if isinstance(problem, RunBroken):
+        return RunKey(problem.context["agency_id"], UUID(problem.context["run_id"]))
+    return None
+
+
+def item_fence(item: Item, at: datetime) -> Outgoing:
+    """Return the event that calls back everything of an item below its present term."""
+    key = item.key
+    return EMITTER.event(
+        catalogue.FENCES,
+        catalogue.WORK_FENCED,
+        WorkFenced(
+            agency_id=key.agency_id,
+            run_id=str(key.run_id),
+            kind=key.kind,
+            number=key.number,
+            term_min=max(1, item.term),
+        ),
+        agency_id=key.agency_id,
+        key=item_name(str(key.run_id), key.kind, key.number),
+        event_id=derived_id(["flux.work.fenced.v1", str(key.run_id), key.kind, key.number, item.term]),
+        at=at,
+    )
+
+
+def bury(advance: Advance, record: Received, agency_id: str, code: str) -> None:
+    """Put a record aside: the ledger, the table, the agency's topic and the audit log all say so."""
+    advance.bury(record, DeadLetter.of(agency_id, record, code))
+    place, topic_id = record.position, advance.batch.lane.topic_id
+    letter = RecordDeadLettered(
+        agency_id=agency_id if agency_id != SYSTEM_AGENCY else "unknown",
+        position=RecordPosition(topic=place.tp.topic, kafka_partition=place.tp.kafka_partition, offset=place.offset),
+        sha256=sha256_hex(record.value or b""),
+        code=code,
+    )
+    fact_id = decided_id("checkpoint", topic_id, place, 1)
+    advance.emit(
+        [
+            EMITTER.fact(
+                agency_id,
+                "record.dead-lettered",
+                at=advance.now,
+                event_id=fact_id,
+                subject=record.value or b"",
+                outcome="refused",
+                code=code,
+                position=place,
+            )
+        ]
+    )
+    if agency_id == SYSTEM_AGENCY:
+        return
+    advance.emit(
+        [
+            EMITTER.event(
+                catalogue.DEAD_LETTERS,
+                catalogue.RECORD_DEAD_LETTERED,
+                letter,
+                agency_id=agency_id,
+                key=str(place),
+                event_id=decided_id("checkpoint", topic_id, place, 0),
+                at=advance.now,
+            )
+        ]
+    )
