@@ -32,3 +32,11 @@ lock: ## Compile the hash-pinned locks again (UPGRADE=--upgrade takes newer rele
 .PHONY: schemas
 schemas: setup ## Write schemas/ and docs/error-codes.md from the contract models (RELEASE=--release freezes new ones)
 	$(BIN)/python -m flux_common.contracts $(RELEASE)
+
+.PHONY: check
+check: setup ## Check format, lint, types, imports and the tidy rules; change nothing
+	$(BIN)/ruff format --check && $(BIN)/ruff check && $(BIN)/mypy && $(BIN)/lint-imports --no-logo && $(BIN)/pytest -q tests/architecture
+
+.PHONY: format
+format: setup ## Format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix --exit-zero --quiet && $(BIN)/ruff format

@@ -31,7 +31,7 @@ get_logger = structlog.stdlib.get_logger
 
 def configure_logging(service: str, settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send every logger of the process to `stream` (standard error) in Flux's one shape."""
-    shared = _shared_processors(service)
+    shared = _steps_of_every_line(service)
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -66,7 +66,7 @@ def adopt_library_loggers() -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
-def _shared_processors(service: str) -> list[Processor]:
+def _steps_of_every_line(service: str) -> list[Processor]:
     """Return what is done to every line, ours or a library's, before it is rendered."""
 
     def name_service(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
