@@ -19,6 +19,7 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError, InvariantBroken
 from flux_common.postgres.queries import Queries
 from flux_common.postgres.sqlstates import translated
+from flux_common.settings import PostgresSettings
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -39,16 +40,7 @@ class Database:
         self._pool = pool
 
     @classmethod
-    async def connect(
-        cls,
-        dsn: str,
-        *,
-        password: str | None = None,
-        pool_min: int = 1,
-        pool_max: int = 8,
-        application_name: str = "flux",
-        accept_old_server: bool = False,
-    ) -> Database:
+    async def open(cls, settings: PostgresSettings, application_name: str) -> Database:
         """Open the pool and check the server's release.
 
         Raises:
@@ -57,17 +49,15 @@ class Database:
         """
         with translated():
             pool = await asyncpg.create_pool(
-                dsn,
-                password=password,
-                min_size=pool_min,
-                max_size=pool_max,
-                server_settings={"application_name": application_name, "tcp_keepalives_idle": "10"},
-                command_timeout=35,
-                timeout=10,
+                **settings.asyncpg_options(application_name),
+                min_size=settings.pool_min,
+                max_size=settings.pool_max,
+                # The server ends a statement first; this one is for a server that does not answer at all.
+                command_timeout=settings.statement_timeout_ms / 1000 + 5,
             )
         database = cls(pool)
         try:
-            await database._refuse_old_server(accept_old_server)
+            await database._refuse_old_server(settings.accept_old_server)
         except BaseException:
             pool.terminate()
             raise

@@ -6,7 +6,6 @@ dispatcher's pass both lock the run's row first, so one sees the other's outcome
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -27,6 +26,7 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError, InvalidMessage, ValidationFailed
 from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id
 from flux_common.kernel.positions import LaneBatch, Received
+from flux_common.kernel.signals import Signal
 from flux_common.postgres.lanes import Advance, PostgresLanes
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ class Admitted:
 class AdmissionsHandler:
     """Applies batches of the runs lane."""
 
-    def __init__(self, lanes: PostgresLanes, run_ttl: timedelta, wake: asyncio.Event) -> None:
+    def __init__(self, lanes: PostgresLanes, run_ttl: timedelta, wake: Signal) -> None:
         self._lanes = lanes
         self._run_ttl = run_ttl
         self._wake = wake

@@ -37,6 +37,7 @@ from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, InvariantBroken, Unavailable
 from flux_common.kernel.ids import derived_id
+from flux_common.kernel.signals import Signal
 from flux_common.postgres.database import Connection, Database
 from flux_common.postgres.outbox import insert_outbox
 
@@ -66,7 +67,7 @@ class Dispatcher:
         settings: DispatcherSettings,
         backoff: Backoff,
         wake: asyncio.Event,
-        committed: asyncio.Event,
+        committed: Signal,
     ) -> None:
         self._database = database
         self._leases = leases

@@ -7,7 +7,6 @@ is one too, and breaks its run. Whatever happened to an item lets the dispatcher
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +30,7 @@ from flux_common.contracts.work import WorkFenced
 from flux_common.kernel.errors import FluxError, InvalidMessage, RunBroken
 from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id, item_name, sha256_hex
 from flux_common.kernel.positions import LaneBatch, Received
+from flux_common.kernel.signals import Signal
 from flux_common.postgres.lanes import Advance, PostgresLanes
 from flux_common.postgres.outbox import DeadLetter
 
@@ -59,7 +59,7 @@ class Fold:
 class ReportsHandler:
     """Applies batches of the progress lane."""
 
-    def __init__(self, lanes: PostgresLanes, backoff: Backoff, wake: asyncio.Event) -> None:
+    def __init__(self, lanes: PostgresLanes, backoff: Backoff, wake: Signal) -> None:
         self._lanes = lanes
         self._backoff = backoff
         self._wake = wake

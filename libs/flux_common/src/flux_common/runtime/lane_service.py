@@ -1,0 +1,163 @@
+"""What ingest, checkpoint and audit have in common: a database, lanes, and an outbox that is relayed.
+
+A service of this kind opens its database (waiting for PostgreSQL and for the schema), waits for its topics, and runs lane
+loops and one relay for each shard. `committed` is set after a commit of this process, so that its relays need not wait
+for their poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from os import getpid
+from typing import Any
+
+from flux_common.kafka.lanes import LaneHandler, LaneLimits, LaneLoop
+from flux_common.kafka.publisher import TransactionalPublisher
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import FluxError, Unavailable
+from flux_common.kernel.ids import SHARDS
+from flux_common.kernel.positions import LaneBatch
+from flux_common.kernel.signals import Signal
+from flux_common.postgres.database import Database
+from flux_common.postgres.lanes import PostgresLanes
+from flux_common.postgres.migrations import require_schema
+from flux_common.postgres.relay import Relay
+from flux_common.runtime.service import Service
+from flux_common.runtime.waiting import kafka_answers, topics_exist, wait_for
+from flux_common.settings import KafkaSettings, PostgresSettings, ServiceSettings
+
+WATCH_SECONDS = 2.0
+
+
+class LaneServiceSettings(ServiceSettings):
+    """The settings of a service with lanes."""
+
+    kafka: KafkaSettings
+    postgres: PostgresSettings
+
+
+@dataclass(slots=True)
+class LaneParts:
+    """The opened parts of a service with lanes, and the loops it shall run."""
+
+    service: Service[Any]
+    database: Database
+    lanes: PostgresLanes
+    holder: str
+    committed: Signal = field(default_factory=Signal)
+    jobs: dict[str, Coroutine[Any, Any, None]] = field(default_factory=dict)
+    loops: list[LaneLoop] = field(default_factory=list)
+
+    def add_lanes(
+        self,
+        name: str,
+        topics: str | Sequence[str],
+        handler: LaneHandler,
+        *,
+        accepts: Callable[[str], bool] | None = None,
+        limits: LaneLimits | None = None,
+    ) -> LaneLoop:
+        """Read `topics` (names, or one anchored pattern) in the group `flux-<service>-<name>`."""
+        service = self.service
+        loop = LaneLoop(
+            service.settings.kafka,
+            group=f"flux-{service.name}-{name}",
+            topics=topics,
+            store=self.lanes,
+            handler=Waking(handler, self.committed),
+            clock=service.clock,
+            jitter=random.random,
+            accepts=accepts,
+            limits=limits,
+            on_tick=lambda: service.health.tick(f"lanes-{name}"),
+        )
+        self.loops.append(loop)
+        self.jobs[f"lanes-{name}"] = loop.run(service.stopping)
+        return loop
+
+    def add_relays(self) -> None:
+        """Relay the outbox: one relay for each shard, whenever its lease is ours."""
+        settings, name = self.service.settings.kafka, self.service.name
+        for shard in range(SHARDS):
+
+            def transport(shard: int = shard) -> TransactionalPublisher:
+                return TransactionalPublisher(settings, name, shard, clock=self.service.clock)
+
+            relay = Relay(self.database, shard, transport, self.holder, self.committed.subscribe())
+            self.jobs[f"relay-{shard}"] = relay.run(self.service.stopping)
+
+
+class Waking:
+    """A handler that tells the relays when it has committed."""
+
+    def __init__(self, handler: LaneHandler, committed: Signal) -> None:
+        self._handler = handler
+        self._committed = committed
+
+    async def apply(self, batch: LaneBatch) -> None:
+        """Apply, then wake the relays."""
+        await self._handler.apply(batch)
+        self._committed.set()
+
+    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+        """Refuse, then wake the relays."""
+        await self._handler.refuse(batch, problem)
+        self._committed.set()
+
+
+def holder_name(service: str) -> str:
+    """Return a name for this process in leases."""
+    return f"{service}@{socket.gethostname()}:{getpid()}"
+
+
+@asynccontextmanager
+async def lane_parts(service: Service[Any], topics: Iterable[str]) -> AsyncIterator[LaneParts]:
+    """Open what a service with lanes needs, waiting for each thing, and close it in the end."""
+    settings: LaneServiceSettings = service.settings
+    database = await wait_for(
+        service.health, "postgres", lambda: Database.open(settings.postgres, f"flux-{service.name}")
+    )
+    try:
+        await wait_for(service.health, "schema", lambda: _schema(database))
+        await wait_for(service.health, "kafka", kafka_answers(settings.kafka))
+        await wait_for(service.health, "topics", topics_exist(settings.kafka, topics))
+        parts = LaneParts(service, database, PostgresLanes(database, service.name), holder_name(service.name))
+        parts.jobs["watch"] = watch(parts)
+        yield parts
+    finally:
+        await database.close()
+
+
+async def _schema(database: Database) -> None:
+    try:
+        await require_schema(database)
+    except FluxError as problem:
+        if problem.code != Code.SCHEMA_OUTDATED:
+            raise
+        raise Unavailable(problem.code, problem.message) from problem
+
+
+async def watch(parts: LaneParts) -> None:
+    """Keep `/readyz` true: PostgreSQL answers, every lane loop is in its group, no assigned lane stays untaken."""
+    health, service = parts.service.health, parts.service
+    for name in ("postgres", "lanes"):
+        health.require(name)
+    going = True
+    while going:
+        try:
+            async with asyncio.timeout(5):
+                await parts.database.ping()
+            health.ok("postgres")
+        except (FluxError, TimeoutError) as problem:
+            health.fail("postgres", str(problem) or type(problem).__name__)
+        untaken = [str(tp) for loop in parts.loops for tp, _why in loop.untaken()]
+        if untaken or not all(loop.started for loop in parts.loops):
+            health.fail("lanes", f"untaken: {', '.join(untaken[:5])}" if untaken else "consumer not started")
+        else:
+            health.ok("lanes")
+        going = await service.pause(WATCH_SECONDS)

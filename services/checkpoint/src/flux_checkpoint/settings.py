@@ -1,0 +1,29 @@
+"""What an operator may set of checkpoint."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from flux_common.runtime.lane_service import LaneServiceSettings
+from flux_common.settings.section import Section
+
+
+class DispatchSettings(Section):
+    """How patient checkpoint is with workers, and how long it keeps what ended. Seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="FLUX_DISPATCH_")
+
+    stall_after_s: float = Field(300, gt=0, description="Silence of a started item after which it is given anew")
+    slice_wall_max_s: float = Field(1800, gt=0, description="Longest time without a slice, whatever the worker says")
+    queued_max_s: float = Field(86_400, gt=0, description="Longest time in the queue before an item is dispatched anew")
+    backoff_min_s: float = Field(1, gt=0, description="First pause before another attempt; doubles with each")
+    backoff_max_s: float = Field(300, gt=0, description="Longest pause before another attempt")
+    run_ttl_days: float = Field(30, gt=0, description="Days after which an unfinished run fails")
+    keep_days: float = Field(365, gt=0, description="Days that an ended run's checkpoints are kept")
+
+
+class CheckpointSettings(LaneServiceSettings):
+    """The settings of the checkpoint service."""
+
+    dispatch: DispatchSettings

@@ -1,0 +1,68 @@
+"""Putting checkpoint together: two lane loops, four dispatchers by lease, four relays by lease."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from flux_checkpoint.adapters.dispatcher import Leases, Patience
+from flux_checkpoint.domain.judge import Backoff
+from flux_checkpoint.handlers.admissions import AdmissionsHandler
+from flux_checkpoint.handlers.dispatcher import Dispatcher, DispatcherSettings
+from flux_checkpoint.handlers.reports import ReportsHandler
+from flux_checkpoint.settings import CheckpointSettings, DispatchSettings
+from flux_common.contracts import catalogue
+from flux_common.kernel.ids import SHARDS
+from flux_common.kernel.signals import Signal
+from flux_common.runtime.lane_service import lane_parts
+from flux_common.runtime.service import Jobs, Service
+
+_READ = (catalogue.RUNS, catalogue.PROGRESS)
+_WRITTEN = (catalogue.WORK, catalogue.FENCES, catalogue.AUDIT, catalogue.RELAY_CURSORS)
+TOPICS = tuple(topic.name for topic in _READ + _WRITTEN)
+
+
+@asynccontextmanager
+async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
+    """Open what checkpoint needs and yield its loops."""
+    settings = service.settings.dispatch
+    backoff, changed = backoff_of(settings), Signal()
+    async with lane_parts(service, TOPICS) as parts:
+        ttl = timedelta(days=settings.run_ttl_days)
+        parts.add_lanes("runs", (catalogue.RUNS.name,), AdmissionsHandler(parts.lanes, ttl, changed))
+        parts.add_lanes("progress", (catalogue.PROGRESS.name,), ReportsHandler(parts.lanes, backoff, changed))
+        parts.add_relays()
+        leases = Leases(parts.database, parts.holder)
+        for shard in range(SHARDS):
+            dispatcher = Dispatcher(
+                parts.database,
+                leases,
+                shard,
+                DispatcherSettings(patience_of(settings), timedelta(days=settings.keep_days)),
+                backoff,
+                changed.subscribe(),
+                parts.committed,
+            )
+            parts.jobs[f"dispatcher-{shard}"] = dispatcher.run(service.stopping)
+        yield parts.jobs
+
+
+def patience_of(settings: DispatchSettings) -> Patience:
+    """Return how long items may be silent."""
+    return Patience(
+        stall_after=timedelta(seconds=settings.stall_after_s),
+        slice_wall_max=timedelta(seconds=settings.slice_wall_max_s),
+        queued_max=timedelta(seconds=settings.queued_max_s),
+    )
+
+
+def backoff_of(settings: DispatchSettings) -> Backoff:
+    """Return the pause before an attempt: doubling, with jitter of half, bounded."""
+
+    def pause(attempt: int) -> timedelta:
+        longest = min(settings.backoff_max_s, settings.backoff_min_s * 2 ** (attempt - 1))
+        return timedelta(seconds=longest * (0.5 + random.random() / 2))  # noqa: S311 - jitter is no secret
+
+    return pause
