@@ -1,0 +1,92 @@
+"""Project Wycheproof's hostile JSON Web Signatures, run through the functions that verify tokens and proofs.
+
+The cases' payloads are no claims, so what runs is form, key set, algorithm and signature (steps 1 to 3 and 5 to 7).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flux_common.auth import ConfigurationRefused, TokenRefused
+from flux_common.auth.compact import kid_of, read_compact
+from flux_common.auth.jwk import ALGORITHMS
+from flux_common.auth.keyset import read_jwks
+from flux_common.auth.signature import verify_signature
+
+ROOT = Path(__file__).parents[2]
+CASES = Path(os.environ.get("FLUX_CORPORA") or ROOT.parent / "shared" / "data") / "jws/json_web_signature_test.json"
+HEADER = frozenset({"alg", "kid", "typ"})
+
+# Marked valid, and refused by any verifier that keeps a key to its one algorithm: signed with PS384 under a PS256 key.
+OTHER_ALGORITHM_THAN_THE_KEYS = {346, 350}
+# Marked valid; the kid, `bilbo.baggins@hobbiton.example`, has a character that Flux's key ids do not have.
+KID_BEYOND_THE_GRAMMAR = {345, 349}
+EXPECTED_REFUSALS = OTHER_ALGORITHM_THAN_THE_KEYS | KID_BEYOND_THE_GRAMMAR
+
+pytestmark = pytest.mark.skipif(
+    not CASES.is_file(), reason=f"no corpus: {CASES} is absent (FLUX_CORPORA names its folder)"
+)
+
+
+def groups() -> Iterator[dict[str, Any]]:
+    """Return the corpus' groups of cases; a group without a public key has a symmetric one."""
+    yield from json.loads(CASES.read_text())["testGroups"] if CASES.is_file() else ()
+
+
+def accepts(jwk: dict[str, Any], token: Any) -> bool:
+    """Return whether a key set of this one key verifies the token."""
+    try:
+        keys = read_jwks(json.dumps({"keys": [jwk]}).encode(), "jwks")
+        text = token if isinstance(token, str) else json.dumps(token)
+        compact = read_compact(text.encode(), names=HEADER, types=frozenset({"jwt"}))
+        kid_of(compact.header)
+        (key,) = keys.values()
+        verify_signature(compact, key)
+    except (ConfigurationRefused, TokenRefused):
+        return False
+    return True
+
+
+def is_ours(jwk: dict[str, Any]) -> bool:
+    """Return whether the key's algorithm is one that Flux verifies; the corpus has RS384 and the like, too."""
+    return jwk.get("alg") in ALGORITHMS
+
+
+@pytest.mark.parametrize("result", ["valid", "invalid"])
+def test_each_case_has_the_verdict_that_it_should(result: str) -> None:
+    """Every invalid case is refused; every valid one with an algorithm of ours is accepted, but those named above."""
+    wrong, count = [], 0
+    for group in groups():
+        jwk = group.get("public") or group["private"]
+        for case in group["tests"]:
+            if case["result"] != result:
+                continue
+            count += 1
+            expected = result == "valid" and is_ours(jwk) and case["tcId"] not in EXPECTED_REFUSALS
+            if accepts(jwk, case["jws"]) is not expected:
+                wrong.append((case["tcId"], case["comment"]))
+
+    assert ([], {"valid": 46, "invalid": 355}[result]) == (wrong, count)
+
+
+def test_the_accepted_cases_are_these() -> None:
+    """Named one by one, so that a verifier that refuses everything cannot pass."""
+    accepted = {
+        case["tcId"]
+        for group in groups()
+        for case in group["tests"]
+        if accepts(group.get("public") or group["private"], case["jws"])
+    }
+
+    assert accepted == {18, 33, 259, 260, 261, 262, 263, 272, 273, 274, 275, 287, 288, 378}
+
+
+def test_a_private_key_is_refused_even_where_its_signature_is_good() -> None:
+    """The corpus holds the private halves: none of them is taken into a key set."""
+    assert not any(accepts(group["private"], case["jws"]) for group in groups() for case in group["tests"])
