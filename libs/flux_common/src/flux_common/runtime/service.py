@@ -182,8 +182,9 @@ class Process(Generic[S]):
     async def _run(self) -> None:
         """Build, work, close; whatever happens, the server ends afterwards."""
         try:
-            async with self._build(self.service) as jobs:
-                await self._work(jobs)
+            if not self.service.stopping.is_set():
+                async with self._build(self.service) as jobs:
+                    await self._work(jobs)
         except asyncio.CancelledError:
             log.warning("given up", started=self.health.started)
             self.exit_code = self.exit_code or (ExitCode.CUT_SHORT if self.health.started else ExitCode.OK)
