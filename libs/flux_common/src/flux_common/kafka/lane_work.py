@@ -1,0 +1,270 @@
+"""What is done with one lane: taken, worked batch by batch, ticked while it is quiet, left when something fails.
+
+The failure table of semantics.md is `LaneWork.judge` and nowhere else. One task at a time works on a lane (`Owned.task`);
+`slots` bounds how many lanes are at the database at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from aiokafka import TopicPartition as BrokerPartition
+
+from flux_common.kafka.admin import Admin, LogFacts
+from flux_common.kafka.owned import Owned, State
+from flux_common.kafka.records import unreadable
+from flux_common.kernel.clock import Clock
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import (
+    Fenced,
+    FluxError,
+    InvalidMessage,
+    InvariantBroken,
+    LaneStopped,
+    Overloaded,
+    RunBroken,
+    Unavailable,
+)
+from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
+from flux_common.observability import metrics
+from flux_common.observability.logging import get_logger
+from flux_common.observability.tracing import process_span
+
+log = get_logger(__name__)
+
+
+class LaneStore(Protocol):
+    """Where lanes live; implemented by the postgres room."""
+
+    async def take(self, tp: TopicPartition, *, topic_id: str, log_start: int, log_end: int) -> Lane:
+        """Become the owner of a lane and say where to go on. Raises LaneStopped, Unavailable."""
+        ...
+
+    async def tick(self, lane: Lane, end_offset: int, *, caught_up: bool) -> Lane:
+        """Advance without records: over control records, and the watermark if caught up. Raises Fenced, Unavailable."""
+        ...
+
+
+class LaneHandler(Protocol):
+    """What a service does with the records of a lane."""
+
+    async def apply(self, batch: LaneBatch) -> None:
+        """Apply a batch in ONE transaction that moves the lane to `batch.end_offset`; raise, and nothing happened."""
+        ...
+
+    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+        """Dead-letter the one record of `batch` for `problem`, and move the lane, in one transaction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """Bounds of a lane loop."""
+
+    records_max: int = 5_000  # in one batch, and fetched ahead of it
+    concurrency: int = 4  # lanes at the database at once; below the pool's size
+    revoke_wait_s: float = 10.0  # how long a rebalance waits for batches in flight
+    drain_s: float = 25.0  # the same at the end
+    untaken_alert_s: float = 60.0
+    watermark_s: float = 10.0
+    quiet_s: float = 1.0  # quiet for so long before control records alone are worth a commit
+    fresh_s: float = 5.0  # a poll younger than this proves that the end is the end
+    backoff_max_s: float = 30.0
+
+
+class LaneWork:
+    """The acts on lanes. `spawn` starts a task whose failure ends the loop."""
+
+    def __init__(
+        self, store: LaneStore, handler: LaneHandler, admin: Admin, limits: LaneLimits, clock: Clock,
+        jitter: Callable[[], float], spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        transactional: bool,
+    ) -> None:  # fmt: skip
+        self._transactional = transactional
+        self._store, self._handler, self._admin, self._limits = store, handler, admin, limits
+        self._clock, self._jitter, self._spawn = clock, jitter, spawn
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self.advised: dict[BrokerPartition, int] = {}  # what the group is to be told
+
+    # Taking.
+
+    async def take(self, wanted: Sequence[Owned], delay: float = 0.0) -> None:
+        """Take lanes after a pause; those that cannot be taken yet try again by themselves."""
+        await asyncio.sleep(delay)
+        live = [owned for owned in wanted if owned.state is State.TAKING]
+        try:
+            facts = await self._admin.logs([owned.tp for owned in live])
+        except Unavailable as problem:
+            for owned in live:
+                self.judge(owned, problem)
+            return
+        await asyncio.gather(*(self._take_one(owned, facts.get(owned.tp)) for owned in live))
+
+    async def _take_one(self, owned: Owned, facts: LogFacts | None) -> None:
+        try:
+            if facts is None:
+                raise Unavailable(Code.TOPIC_MISSING, f"{owned.tp} cannot be seen on the broker")
+            async with self._slots:
+                if owned.state is not State.TAKING:
+                    return
+                lane = await self._store.take(
+                    owned.tp, topic_id=facts.topic_id, log_start=facts.log_start, log_end=facts.log_end
+                )
+        except FluxError as problem:
+            self.judge(owned, problem)
+            return
+        if owned.state is State.TAKING:
+            owned.begin(lane, self._clock.monotonic())
+            metrics.lane_takes.labels(owned.tp.topic).inc()
+            log.info("lane taken", lane=str(owned.tp), epoch=lane.owner_epoch, next_offset=lane.next_offset)
+
+    # Working.
+
+    def wake(self, owned: Owned) -> None:
+        """Have a lane's buffer worked, if nobody does so already."""
+        if owned.task is None and owned.buffer:
+            owned.task = self._spawn(self._work(owned))
+
+    async def _work(self, owned: Owned) -> None:
+        """Apply what is buffered of one lane, batch after batch."""
+        try:
+            while owned.buffer and owned.state is State.READY:
+                async with self._slots:
+                    records = owned.next_records(self._limits.records_max)
+                    if records:
+                        await self._work_batch(owned, records)
+        except FluxError as problem:
+            self.judge(owned, problem)
+        finally:
+            owned.task = None
+
+    async def _work_batch(self, owned: Owned, records: list[Received]) -> None:
+        begun = self._clock.monotonic()
+        outcome = "failed"
+        try:
+            with process_span(
+                owned.tp.topic, [record.headers for record in records],
+                **{"messaging.destination.partition.id": str(owned.tp.kafka_partition)},
+            ):  # fmt: skip
+                await self._advance(owned, records)
+            outcome = "applied"
+        except FluxError as problem:
+            outcome = type(problem).__name__
+            raise
+        finally:
+            self._record(owned, records, outcome, begun)
+        owned.tries = 0
+
+    async def _advance(self, owned: Owned, records: Sequence[Received]) -> None:
+        """Apply records; where that is refused, halve them until the refused one stands alone."""
+        lane = owned.lane
+        if lane is None or not records:
+            return
+        batch = LaneBatch(lane, records, records[-1].position.offset + 1)
+        if batch.controls and not self._transactional:
+            self._alert(batch)
+        refused: FluxError | None = next((why for record in records if (why := unreadable(record))), None)
+        if refused is None:
+            try:
+                await self._handler.apply(batch)
+            except (InvalidMessage, RunBroken) as problem:
+                refused = problem
+        if refused is None:
+            self._advanced(owned, batch)
+        elif len(records) > 1:
+            middle = len(records) // 2
+            await self._advance(owned, records[:middle])
+            await self._advance(owned, records[middle:])
+        else:
+            await self._refuse(batch, refused)
+            self._advanced(owned, batch)
+
+    def _alert(self, batch: LaneBatch) -> None:
+        """Say that offsets hold no record on a topic that no transaction writes: records were lost, or one does."""
+        log.error("offsets without records", lane=str(batch.lane.tp), gaps=batch.control_ranges()[:10])
+
+    async def _refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+        position = batch.records[0].position
+        log.warning("record refused", position=str(position), code=problem.code, error=problem.message)
+        try:
+            await self._handler.refuse(batch, problem)
+        except (InvalidMessage, RunBroken) as again:
+            raise InvariantBroken(Code.INVARIANT_BROKEN, f"The refusal of {position} was refused") from again
+
+    def _advanced(self, owned: Owned, batch: LaneBatch) -> None:
+        owned.lane = replace(batch.lane, next_offset=batch.end_offset)
+        owned.touched = self._clock.monotonic()
+        owned.stamp = batch.records[-1].appended_at
+        if owned.state is not State.DROPPED:
+            self.advised[owned.broker] = batch.end_offset
+
+    # Quiet lanes.
+
+    def tick(self, owned: Owned, position: int, *, caught_up: bool) -> None:
+        """Advance a lane without records, over control records up to `position`, and its watermark."""
+        owned.task = self._spawn(self._tick(owned, position, caught_up))
+
+    async def _tick(self, owned: Owned, position: int, caught_up: bool) -> None:
+        lane = owned.lane
+        assert lane is not None
+        try:
+            async with self._slots:
+                owned.lane = await self._store.tick(lane, position, caught_up=caught_up)
+            owned.touched = self._clock.monotonic()
+            owned.ticked = owned.touched if caught_up else owned.ticked
+            if owned.state is not State.DROPPED:
+                self.advised[owned.broker] = position
+        except FluxError as problem:
+            self.judge(owned, problem)
+        finally:
+            owned.task = None
+            self.wake(owned)
+
+    # The failure table.
+
+    def judge(self, owned: Owned, problem: FluxError) -> None:
+        """Do with a lane what the class of `problem` says; raises what it does not name."""
+        if owned.state is State.DROPPED and isinstance(problem, Unavailable | Fenced | LaneStopped):
+            return
+        now = self._clock.monotonic()
+        match problem:
+            case Overloaded():
+                owned.leave(State.HELD, problem.code, now)
+                self._spawn(self._release(owned, self._pause_for(owned, problem)))
+            case Unavailable():
+                owned.leave(State.TAKING, problem.code, now)
+                self._spawn(self.take([owned], self._pause_for(owned, problem)))
+            case Fenced():
+                owned.leave(State.TAKING, problem.code, now)
+                self._spawn(self.take([owned], 1 + 4 * self._jitter()))
+            case LaneStopped():
+                owned.leave(State.STOPPED, problem.code, now)
+                log.error("lane stopped", lane=str(owned.tp), code=problem.code, error=problem.message)
+                return
+            case _:
+                raise problem
+        log.warning("lane left", lane=str(owned.tp), code=problem.code, error=problem.message, tries=owned.tries)
+
+    def _pause_for(self, owned: Owned, problem: Unavailable) -> float:
+        owned.tries += 1
+        ceiling: float = min(problem.retry_in * 2 ** min(owned.tries - 1, 10), self._limits.backoff_max_s)
+        return ceiling * (0.5 + self._jitter() / 2)
+
+    async def _release(self, owned: Owned, delay: float) -> None:
+        await asyncio.sleep(delay)
+        if owned.state is State.HELD:
+            owned.rewind(self._clock.monotonic())
+            owned.resume()
+
+    def _record(self, owned: Owned, records: Sequence[Received], outcome: str, begun: float) -> None:
+        seconds = self._clock.monotonic() - begun
+        metrics.batches.labels(owned.tp.topic, outcome).inc()
+        metrics.batch_records.labels(owned.tp.topic).observe(len(records))
+        metrics.batch_duration_seconds.labels(owned.tp.topic).observe(seconds)
+        log.info(
+            "batch", lane=str(owned.tp), first=records[0].position.offset, records=len(records), outcome=outcome,
+            duration_ms=round(seconds * 1000, 1),
+        )  # fmt: skip
