@@ -110,22 +110,14 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
 
 def _check_value(value: object, depth: int) -> None:
     """Refuse whatever RFC 8785 and `json.dumps` might write differently, or a reader might read differently."""
-    kind = type(value)
-    if kind is str:
+    if type(value) is str or (type(value) is int and abs(value) <= INTEGER_MAX):
         return
-    if kind is int:
-        if abs(value) > INTEGER_MAX:  # type: ignore[arg-type]
-            raise EntryRefused("an integer is not below 2^53")
-        return
+    if not isinstance(value, dict | list):
+        raise EntryRefused(f"a {type(value).__name__} is neither string, integer below 2^53, list nor object")
     if depth == 0:
         raise EntryRefused(f"the entry nests deeper than {DEPTH_MAX} levels")
-    if isinstance(value, dict):
-        if any(type(name) is not str or not name.isascii() for name in value):
-            raise EntryRefused("a name is not an ASCII string")
-        children: Any = value.values()
-    elif isinstance(value, list):
-        children = value
-    else:
-        raise EntryRefused(f"a {kind.__name__} is neither string, integer, list nor object")
-    for child in children:
-        _check_value(child, depth - 1)
+    if isinstance(value, dict) and not all(type(name) is str and name.isascii() for name in value):
+        raise EntryRefused("a name is not an ASCII string")
+    for child in value.values() if isinstance(value, dict) else value:
+        if type(child) is not str:  # most are, and this runs for every member of every entry
+            _check_value(child, depth - 1)

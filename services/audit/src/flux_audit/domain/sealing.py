@@ -71,7 +71,7 @@ class Sealed:
 def seal(agency_id: str, frontier: Frontier, arrivals: Iterable[Arrival], known: Mapping[str, str]) -> Sealed:
     """Decide a batch of one agency. `known` maps the arrivals' ids that are sealed already to their SHA-256."""
     seen, leaves, fates = dict(known), list[Leaf](), dict[Position, Fate]()
-    for arrival in sorted(arrivals, key=lambda one: one.position):
+    for arrival in sorted(arrivals, key=lambda one: one.position.offset):  # a batch is of one lane
         fate, leaf = _judge(agency_id, frontier.size + len(leaves), arrival, seen)
         fates[arrival.position] = fate
         if leaf is not None:
