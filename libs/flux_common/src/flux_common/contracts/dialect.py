@@ -28,8 +28,8 @@ class Whole:
     def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return a schema that takes an integer, or else a float without a fraction; never a bool or a text."""
         exact = core_schema.int_schema(strict=True, ge=self.minimum, le=self.maximum)
-        whole = core_schema.int_schema(strict=False, ge=self.minimum, le=self.maximum)
-        float_first = core_schema.chain_schema([core_schema.float_schema(strict=True), whole])
+        whole = core_schema.no_info_plain_validator_function(_without_fraction)
+        float_first = core_schema.chain_schema([core_schema.float_schema(strict=True), whole, exact])
         return core_schema.union_schema(
             [exact, float_first], mode="left_to_right", serialization=core_schema.simple_ser_schema("int")
         )
@@ -39,6 +39,12 @@ class Whole:
         if self.minimum == self.maximum:
             return {"const": self.minimum}
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+
+
+def _without_fraction(value: float) -> int:
+    if not value.is_integer():
+        raise ValueError("the number has a fraction")
+    return int(value)
 
 
 class ContractSchema(GenerateJsonSchema):
