@@ -119,5 +119,4 @@ def _check_value(value: object, depth: int) -> None:
     if isinstance(value, dict) and not all(type(name) is str and name.isascii() for name in value):
         raise EntryRefused("a name is not an ASCII string")
     for child in value.values() if isinstance(value, dict) else value:
-        if type(child) is not str:  # most are, and this runs for every member of every entry
-            _check_value(child, depth - 1)
+        _check_value(child, depth - 1)
