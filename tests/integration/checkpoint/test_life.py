@@ -14,9 +14,11 @@ from uuid import UUID
 
 import pytest
 
-from flux_checkpoint.adapters.dispatcher import Leases, Patience
+from flux_checkpoint.adapters.dispatcher import Leases, PostgresDispatch
+from flux_checkpoint.adapters.runs import PostgresRuns
+from flux_checkpoint.domain.dispatch import Patience
 from flux_checkpoint.handlers.admissions import AdmissionsHandler
-from flux_checkpoint.handlers.dispatcher import Dispatcher, DispatcherSettings
+from flux_checkpoint.handlers.dispatcher import Dispatcher, Rooms
 from flux_checkpoint.handlers.reports import ReportsHandler
 from flux_common.contracts import catalogue, progress, runs
 from flux_common.contracts.canonical import encode
@@ -64,8 +66,8 @@ class Bench:
 
     def handler(self, topic: str) -> Any:
         if topic == catalogue.RUNS.name:
-            return AdmissionsHandler(self.lanes, timedelta(days=30), Signal())
-        return ReportsHandler(self.lanes, brief, Signal())
+            return AdmissionsHandler(self.lanes, PostgresRuns, timedelta(days=30), Signal())
+        return ReportsHandler(self.lanes, PostgresRuns, brief, Signal())
 
     async def dispatch(self) -> None:
         """Let the agency's dispatcher work until nothing is due."""
@@ -73,8 +75,7 @@ class Bench:
             self.database,
             Leases(self.database, "bench"),
             shard_of(AGENCY),
-            DispatcherSettings(Patience(), timedelta(days=1)),
-            brief,
+            Rooms(PostgresRuns, lambda c: PostgresDispatch(c, Patience()), timedelta(days=1), brief),
             asyncio.Event(),
             Signal(),
         )

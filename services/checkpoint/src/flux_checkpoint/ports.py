@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 from flux_checkpoint.domain.dispatch import Facts
-from flux_checkpoint.domain.model import Item, ItemKey, Run, RunKey, Slice
+from flux_checkpoint.domain.model import Counts, Finished, Item, ItemKey, Planned, Run, RunKey, Slice
+from flux_checkpoint.domain.states import ItemState
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A run as ingest admitted it, and where its record stands. `request` is the request as JSON."""
+
+    agency_id: str
+    run_id: UUID
+    request_id: str
+    request: str
+    request_sha256: bytes
+    run_window: int
+    agency_window: int
+    traceparent: str | None
+    kafka_partition: int
+    kafka_offset: int
+    admitted_at: datetime
+    deadline: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +58,22 @@ class HashRow:
     kafka_offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the terminal event of a run tells beside its counts."""
+
+    manifest_uri: str | None
+    manifest_digest: bytes | None
+    manifest_files: int | None
+    manifest_rows: int | None
+
+
 class RunStore(Protocol):
     """Runs and items inside one transaction. Locks are taken in the global order: runs, then checkpoints."""
+
+    async def insert_runs(self, admissions: Sequence[Admission]) -> set[RunKey]:
+        """Create the runs that are new; return their keys."""
+        ...
 
     async def lock_runs(self, keys: Collection[RunKey]) -> dict[RunKey, Run]:
         """Lock and return the runs that exist."""
@@ -49,8 +83,20 @@ class RunStore(Protocol):
         """Lock and return the items that exist."""
         ...
 
+    async def items_in(self, key: RunKey, states: Collection[ItemState]) -> list[Item]:
+        """Lock and return a run's items in one of `states`."""
+        ...
+
     async def save_runs(self, runs: Sequence[Run]) -> None:
         """Write what may change of runs."""
+        ...
+
+    async def save_plan(self, key: RunKey, plan: Planned) -> None:
+        """Keep the cut of a plan."""
+        ...
+
+    async def save_manifest(self, key: RunKey, finished: Finished) -> None:
+        """Keep where the manifest is."""
         ...
 
     async def save_items(self, items: Sequence[Item]) -> None:
@@ -71,7 +117,11 @@ class RunStore(Protocol):
 
 
 class DispatchStore(Protocol):
-    """What the dispatcher's pass over one run reads and writes."""
+    """What the dispatcher's pass over one run reads and writes, inside one transaction."""
+
+    async def hold(self, shard: int, term: int, seconds: float) -> datetime:
+        """Lock the shard's lease under our term and return the database's time; raises Fenced."""
+        ...
 
     async def gather(self, run: Run, now: datetime) -> Facts:
         """Return the facts of one pass."""
@@ -93,10 +143,47 @@ class DispatchStore(Protocol):
         """Return the rejected objects of a run by code."""
         ...
 
-    async def job(self, key: RunKey) -> dict[str, Any]:
+    async def request(self, key: RunKey) -> dict[str, Any]:
         """Return the run's request as admitted."""
+        ...
+
+    async def ending(self, key: RunKey) -> Ending:
+        """Return what finalize left."""
+        ...
+
+    async def end_run(
+        self, key: RunKey, state: str, cause: str | None, code: str | None, totals: Counts, keep: timedelta
+    ) -> datetime | None:
+        """Move a run to a terminal state, once for its attempt; return when, or None if it has ended already."""
         ...
 
     async def look_again(self, key: RunKey, at: datetime | None) -> None:
         """Set when the dispatcher looks at the run next; None takes it off the agenda."""
         ...
+
+
+class LeaseStore(Protocol):
+    """The shards' leases and agendas."""
+
+    seconds: float
+
+    async def acquire(self, shard: int) -> int | None:
+        """Return the term if the lease is ours or free, else None."""
+        ...
+
+    async def release(self, shard: int, term: int) -> None:
+        """Give the lease back, so that a successor need not wait."""
+        ...
+
+    async def due(self, shard: int, most: int) -> list[RunKey]:
+        """Return the runs whose time has come."""
+        ...
+
+    async def sweep(self, shard: int) -> int:
+        """Put open runs that the agenda forgot back on it; return how many (it must be none)."""
+        ...
+
+
+# What opens a store on a transaction's connection.
+RunStores = Callable[[Any], RunStore]
+DispatchStores = Callable[[Any], DispatchStore]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from flux_checkpoint.adapters.dispatcher import Leases, Patience
-from flux_checkpoint.domain.judge import Backoff
+from flux_checkpoint.adapters.dispatcher import Leases, PostgresDispatch
+from flux_checkpoint.adapters.runs import PostgresRuns
+from flux_checkpoint.domain.dispatch import Patience
+from flux_checkpoint.domain.judge import Backoff as Pause
 from flux_checkpoint.handlers.admissions import AdmissionsHandler
-from flux_checkpoint.handlers.dispatcher import Dispatcher, DispatcherSettings
+from flux_checkpoint.handlers.dispatcher import Dispatcher, Rooms
 from flux_checkpoint.handlers.reports import ReportsHandler
 from flux_checkpoint.settings import CheckpointSettings, DispatchSettings
 from flux_common.contracts import catalogue
 from flux_common.kernel.ids import SHARDS
 from flux_common.kernel.signals import Signal
 from flux_common.runtime.lane_service import lane_parts
+from flux_common.runtime.retry import jittered
 from flux_common.runtime.service import Jobs, Service
 
 _READ = (catalogue.RUNS, catalogue.PROGRESS)
@@ -31,17 +33,24 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
     backoff, changed = backoff_of(settings), Signal()
     async with lane_parts(service, TOPICS) as parts:
         ttl = timedelta(days=settings.run_ttl_days)
-        parts.add_lanes("runs", (catalogue.RUNS.name,), AdmissionsHandler(parts.lanes, ttl, changed))
-        parts.add_lanes("progress", (catalogue.PROGRESS.name,), ReportsHandler(parts.lanes, backoff, changed))
+        parts.add_lanes("runs", (catalogue.RUNS.name,), AdmissionsHandler(parts.lanes, PostgresRuns, ttl, changed))
+        parts.add_lanes(
+            "progress", (catalogue.PROGRESS.name,), ReportsHandler(parts.lanes, PostgresRuns, backoff, changed)
+        )
         parts.add_relays()
-        leases = Leases(parts.database, parts.holder)
+        leases, patience = Leases(parts.database, parts.holder), patience_of(settings)
+        rooms = Rooms(
+            runs=PostgresRuns,
+            dispatch=lambda connection: PostgresDispatch(connection, patience),
+            keep=timedelta(days=settings.keep_days),
+            backoff=backoff,
+        )
         for shard in range(SHARDS):
             dispatcher = Dispatcher(
                 parts.database,
                 leases,
                 shard,
-                DispatcherSettings(patience_of(settings), timedelta(days=settings.keep_days)),
-                backoff,
+                rooms,
                 changed.subscribe(),
                 parts.committed,
             )
@@ -58,11 +67,11 @@ def patience_of(settings: DispatchSettings) -> Patience:
     )
 
 
-def backoff_of(settings: DispatchSettings) -> Backoff:
+def backoff_of(settings: DispatchSettings) -> Pause:
     """Return the pause before an attempt: doubling, with jitter of half, bounded."""
 
     def pause(attempt: int) -> timedelta:
-        longest = min(settings.backoff_max_s, settings.backoff_min_s * 2 ** (attempt - 1))
-        return timedelta(seconds=longest * (0.5 + random.random() / 2))  # noqa: S311 - jitter is no secret
+        longest = min(settings.backoff_max_s, settings.backoff_min_s * 2.0 ** (attempt - 1))
+        return timedelta(seconds=jittered(longest))
 
     return pause

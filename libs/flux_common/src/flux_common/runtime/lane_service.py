@@ -8,7 +8,6 @@ for their poll.
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ from flux_common.postgres.database import Database
 from flux_common.postgres.lanes import PostgresLanes
 from flux_common.postgres.migrations import require_schema
 from flux_common.postgres.relay import Relay
+from flux_common.runtime.retry import jitter
 from flux_common.runtime.service import Service
 from flux_common.runtime.waiting import kafka_answers, topics_exist, wait_for
 from flux_common.settings import KafkaSettings, PostgresSettings, ServiceSettings
@@ -71,7 +71,7 @@ class LaneParts:
             store=self.lanes,
             handler=Waking(handler, self.committed),
             clock=service.clock,
-            jitter=random.random,
+            jitter=jitter,
             accepts=accepts,
             limits=limits,
             on_tick=lambda: service.health.tick(f"lanes-{name}"),

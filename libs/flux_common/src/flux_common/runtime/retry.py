@@ -32,3 +32,8 @@ class Backoff:
 def jittered(seconds: float, draw: Callable[[], float] = random.random) -> float:
     """Return between half of `seconds` and all of them."""
     return seconds * (0.5 + draw() / 2)
+
+
+def jitter() -> float:
+    """Return a number in [0, 1) for pauses that should differ between processes."""
+    return random.random()  # noqa: S311 - jitter is no secret

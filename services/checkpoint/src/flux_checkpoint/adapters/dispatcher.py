@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from flux_checkpoint.adapters.rows import item_of
-from flux_checkpoint.domain.dispatch import Facts, Tally
+from flux_checkpoint.domain.dispatch import Facts, Patience, Tally
 from flux_checkpoint.domain.model import Counts, Item, Run, RunKey
+from flux_checkpoint.ports import Ending
 from flux_common.contracts.catalogue import PROGRESS
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced
@@ -19,15 +19,6 @@ from flux_common.postgres.queries import Queries
 
 _SQL = Queries.load("flux_checkpoint.adapters", "dispatcher.sql")
 DUE_MAX = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long an item may be silent, work on one slice, or lie in the queue."""
-
-    stall_after: timedelta = timedelta(minutes=5)
-    slice_wall_max: timedelta = timedelta(minutes=30)
-    queued_max: timedelta = timedelta(hours=24)
 
 
 class Leases:
@@ -134,15 +125,18 @@ class PostgresDispatch:
         rows = await self._connection.fetch(_SQL["rejects_by_code"], key.agency_id, key.run_id)
         return {row["code"]: row["total"] for row in rows}
 
-    async def job(self, key: RunKey) -> dict[str, Any]:
+    async def request(self, key: RunKey) -> dict[str, Any]:
         """Return the run's request as admitted."""
-        row = await self.end_row(key)
+        row = await self._connection.fetchrow(_SQL["run_row"], key.agency_id, key.run_id)
+        assert row is not None
         request: dict[str, Any] = json.loads(row["request"])
         return request
 
-    async def end_row(self, key: RunKey) -> Any:
-        """Return the request and the manifest of a run."""
-        return await self._connection.fetchrow(_SQL["run_row"], key.agency_id, key.run_id)
+    async def ending(self, key: RunKey) -> Ending:
+        """Return what finalize left."""
+        row = await self._connection.fetchrow(_SQL["run_row"], key.agency_id, key.run_id)
+        assert row is not None
+        return Ending(row["manifest_uri"], row["manifest_digest"], row["manifest_files"], row["manifest_rows"])
 
     async def end_run(
         self, key: RunKey, state: str, cause: str | None, code: str | None, totals: Counts, keep: timedelta

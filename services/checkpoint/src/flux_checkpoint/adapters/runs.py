@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import astuple
 from typing import Any
 
 from flux_checkpoint.adapters.rows import columns_of, item_columns, item_of, run_columns, run_of
 from flux_checkpoint.domain.model import Finished, Item, ItemKey, Planned, Run, RunKey
 from flux_checkpoint.domain.states import ItemState
-from flux_checkpoint.ports import HashRow, HistoryRow
-from flux_common.contracts.runs import RunAdmitted
+from flux_checkpoint.ports import Admission, HashRow, HistoryRow
 from flux_common.kernel.ids import shard_of
-from flux_common.kernel.positions import Position
 from flux_common.postgres.database import Connection
 from flux_common.postgres.queries import Queries
 
 _SQL = Queries.load("flux_checkpoint.adapters", "runs.sql")
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A run as ingest admitted it, and where the record stands."""
-
-    body: RunAdmitted
-    position: Position
-    traceparent: str | None
-    admitted_at: datetime
 
 
 class PostgresRuns:
@@ -37,12 +24,11 @@ class PostgresRuns:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def insert_runs(self, admissions: Sequence[Admission], run_ttl: timedelta) -> set[RunKey]:
+    async def insert_runs(self, admissions: Sequence[Admission]) -> set[RunKey]:
         """Create the runs that are new; return their keys."""
-        agencies = sorted({admission.body.agency_id for admission in admissions})
+        agencies = sorted({admission.agency_id for admission in admissions})
         await self._connection.execute(_SQL["insert_agencies"], agencies, [shard_of(agency) for agency in agencies])
-        rows = [_admission_columns(admission, run_ttl) for admission in admissions]
-        made = await self._connection.fetch(_SQL["insert_runs"], *columns_of(rows))
+        made = await self._connection.fetch(_SQL["insert_runs"], *columns_of([astuple(one) for one in admissions]))
         return {RunKey(row["agency_id"], row["run_id"]) for row in made}
 
     async def lock_runs(self, keys: Collection[RunKey]) -> dict[RunKey, Run]:
@@ -108,24 +94,6 @@ class PostgresRuns:
         rows = [(shard_of(key.agency_id), key.agency_id, key.run_id) for key in sorted(set(keys))]
         if rows:
             await self._connection.execute(_SQL["put_on_agenda"], *columns_of(rows))
-
-
-def _admission_columns(admission: Admission, run_ttl: timedelta) -> tuple[Any, ...]:
-    body = admission.body
-    return (
-        body.agency_id,
-        body.run_id,
-        body.request_id,
-        json.dumps(body.request.model_dump(mode="json")),
-        bytes.fromhex(body.request_sha256),
-        body.run_window,
-        body.agency_window,
-        admission.traceparent,
-        admission.position.tp.kafka_partition,
-        admission.position.offset,
-        admission.admitted_at,
-        admission.admitted_at + run_ttl,
-    )
 
 
 def _history_columns(row: HistoryRow) -> tuple[Any, ...]:

@@ -35,6 +35,15 @@ WINDOW_AGAIN = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an item may be silent, work on one slice, or lie in the queue."""
+
+    stall_after: timedelta = timedelta(minutes=5)
+    slice_wall_max: timedelta = timedelta(minutes=30)
+    queued_max: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """How many items of one kind stand in each state."""
 

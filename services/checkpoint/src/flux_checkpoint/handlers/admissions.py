@@ -12,12 +12,11 @@ from uuid import UUID
 
 import structlog
 
-from flux_checkpoint.adapters.runs import Admission, PostgresRuns
 from flux_checkpoint.domain.commands import Applied, apply_command
 from flux_checkpoint.domain.model import Item, Run, RunKey
 from flux_checkpoint.domain.states import ItemState
 from flux_checkpoint.handlers.reports import EMITTER, bury, item_fence
-from flux_checkpoint.ports import HistoryRow
+from flux_checkpoint.ports import Admission, HistoryRow, RunStore, RunStores
 from flux_common.contracts import catalogue
 from flux_common.contracts.envelope import Envelope, Outgoing, read_body, read_envelope
 from flux_common.contracts.runs import CommandAdmitted, CommandApplied, CommandRefused, RunAdmitted
@@ -49,8 +48,9 @@ class Admitted:
 class AdmissionsHandler:
     """Applies batches of the runs lane."""
 
-    def __init__(self, lanes: PostgresLanes, run_ttl: timedelta, wake: Signal) -> None:
+    def __init__(self, lanes: PostgresLanes, stores: RunStores, run_ttl: timedelta, wake: Signal) -> None:
         self._lanes = lanes
+        self._stores = stores
         self._run_ttl = run_ttl
         self._wake = wake
 
@@ -59,7 +59,7 @@ class AdmissionsHandler:
         read = [(record, _read(record)) for record in batch.records]
         agencies = {found.body.agency_id for _, found in read if isinstance(found, Admitted)}
         async with self._lanes.advance(batch, agencies) as advance:
-            store = PostgresRuns(advance.connection)
+            store = self._stores(advance.connection)
             await self._admit(store, advance, [found for _, found in read if isinstance(found, Admitted)])
             for record, found in read:
                 if isinstance(found, FluxError):
@@ -75,11 +75,11 @@ class AdmissionsHandler:
             bury(advance, record, SYSTEM_AGENCY, problem.code)
         log.error("admission refused", position=str(record.position), code=problem.code)
 
-    async def _admit(self, store: PostgresRuns, advance: Advance, found: list[Admitted]) -> None:
+    async def _admit(self, store: RunStore, advance: Advance, found: list[Admitted]) -> None:
         runs = [one for one in found if isinstance(one.body, RunAdmitted)]
         if not runs:
             return
-        made = await store.insert_runs([_admission(one, advance) for one in runs], self._run_ttl)
+        made = await store.insert_runs([_admission(one, advance.now, self._run_ttl) for one in runs])
         history = []
         for one in runs:
             if one.key not in made:
@@ -90,7 +90,7 @@ class AdmissionsHandler:
         await store.add_history(history)
         await store.put_on_agenda([row.run for row in history])
 
-    async def _command(self, store: PostgresRuns, advance: Advance, found: Admitted, body: CommandAdmitted) -> None:
+    async def _command(self, store: RunStore, advance: Advance, found: Admitted, body: CommandAdmitted) -> None:
         run = (await store.lock_runs([found.key])).get(found.key)
         waiting = (
             [] if run is None else await store.items_in(found.key, [s for s in ItemState if s != ItemState.FINISHED])
@@ -108,7 +108,7 @@ class AdmissionsHandler:
         await store.put_on_agenda([found.key])
         self._told(advance, found, body, applied.run)
 
-    async def _carry_out(self, store: PostgresRuns, advance: Advance, applied: Applied, waiting: list[Item]) -> None:
+    async def _carry_out(self, store: RunStore, advance: Advance, applied: Applied, waiting: list[Item]) -> None:
         await store.save_runs([applied.run])
         if applied.fence_run:
             advance.emit([run_fence(applied.run, advance.now)])
@@ -178,9 +178,23 @@ def _read(record: Received) -> Admitted | FluxError:
         return problem
 
 
-def _admission(found: Admitted, advance: Advance) -> Admission:
-    assert isinstance(found.body, RunAdmitted)
-    return Admission(found.body, found.record.position, found.envelope.traceparent, advance.now)
+def _admission(found: Admitted, now: datetime, run_ttl: timedelta) -> Admission:
+    body, place = found.body, found.record.position
+    assert isinstance(body, RunAdmitted)
+    return Admission(
+        agency_id=body.agency_id,
+        run_id=found.key.run_id,
+        request_id=body.request_id,
+        request=body.request.model_dump_json(),
+        request_sha256=bytes.fromhex(body.request_sha256),
+        run_window=body.run_window,
+        agency_window=body.agency_window,
+        traceparent=found.envelope.traceparent,
+        kafka_partition=place.tp.kafka_partition,
+        kafka_offset=place.offset,
+        admitted_at=now,
+        deadline=now + run_ttl,
+    )
 
 
 def _history(found: Admitted, code: str | None) -> HistoryRow:

@@ -22,8 +22,6 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from flux_checkpoint.adapters.dispatcher import Leases, Patience, PostgresDispatch
-from flux_checkpoint.adapters.runs import PostgresRuns
 from flux_checkpoint.domain.dispatch import Cancel, Complete, Facts, Fail, Move, Pass, Work, decide
 from flux_checkpoint.domain.judge import Backoff, spend_attempt
 from flux_checkpoint.domain.model import Item, Run, RunKey
@@ -32,7 +30,7 @@ from flux_checkpoint.handlers.admissions import run_fence
 from flux_checkpoint.handlers.endings import Endings
 from flux_checkpoint.handlers.reports import EMITTER, item_fence
 from flux_checkpoint.handlers.workitems import work_item
-from flux_checkpoint.ports import HistoryRow
+from flux_checkpoint.ports import DispatchStore, DispatchStores, HistoryRow, LeaseStore, RunStore, RunStores
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, InvariantBroken, Unavailable
@@ -49,11 +47,13 @@ SWEEP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class DispatcherSettings:
-    """How patient the dispatcher is, and how long ended runs are kept."""
+class Rooms:
+    """Where a pass reads and writes, how long ended runs are kept, and how long a failed item waits."""
 
-    patience: Patience
+    runs: RunStores
+    dispatch: DispatchStores
     keep: timedelta
+    backoff: Backoff
 
 
 class Dispatcher:
@@ -62,18 +62,16 @@ class Dispatcher:
     def __init__(
         self,
         database: Database,
-        leases: Leases,
+        leases: LeaseStore,
         shard: int,
-        settings: DispatcherSettings,
-        backoff: Backoff,
+        rooms: Rooms,
         wake: asyncio.Event,
         committed: Signal,
     ) -> None:
         self._database = database
         self._leases = leases
         self._shard = shard
-        self._settings = settings
-        self._backoff = backoff
+        self._rooms = rooms
         self._wake = wake
         self._committed = committed
         self._term = 0
@@ -118,16 +116,14 @@ class Dispatcher:
     async def _pass(self, key: RunKey) -> bool:
         """Make one pass over a run; tell whether another should follow at once."""
         async with self._database.transaction([key.agency_id]) as connection:
-            store = PostgresDispatch(connection, self._settings.patience)
+            store, runs = self._rooms.dispatch(connection), self._rooms.runs(connection)
             now = await store.hold(self._shard, self._term, self._leases.seconds)
-            run = (await PostgresRuns(connection).lock_runs([key])).get(key)
+            run = (await runs.lock_runs([key])).get(key)
             if run is None or run.state in TERMINAL:
                 await store.look_again(key, None)
                 return False
             facts = await store.gather(run, now)
-            again = await Acts(connection, store, facts, now, self._settings, self._backoff).carry_out(
-                decide(facts, now)
-            )
+            again = await Acts(connection, store, runs, facts, now, self._rooms).carry_out(decide(facts, now))
         self._committed.set()
         return again
 
@@ -138,20 +134,19 @@ class Acts:
     def __init__(
         self,
         connection: Connection,
-        store: PostgresDispatch,
+        store: DispatchStore,
+        runs: RunStore,
         facts: Facts,
         now: datetime,
-        settings: DispatcherSettings,
-        backoff: Backoff,
+        rooms: Rooms,
     ) -> None:
         self._connection = connection
         self._store = store
-        self._runs = PostgresRuns(connection)
+        self._runs = runs
         self._facts = facts
         self._run = facts.run
         self._now = now
-        self._settings = settings
-        self._backoff = backoff
+        self._rooms = rooms
 
     async def carry_out(self, decision: Pass) -> bool:
         """Do what was decided; tell whether the run should be looked at again at once."""
@@ -193,7 +188,7 @@ class Acts:
         # A recalled item's term was raised when it came back; only a new item gets its first term here.
         out = [replace(item, state=ItemState.DISPATCHED, term=max(item.term, 1)) for item in work.dispatch]
         back = [self._recalled(item) for item in work.recall]
-        request = await self._store.job(self._run.key) if out else {}
+        request = await self._store.request(self._run.key) if out else {}
         events = [await work_item(self._store, self._run, item, request, self._now) for item in out]
         facts = [self._item_fact(item, "item.dispatched") for item in out]
         facts += [self._item_fact(item, "item.recalled") for item in back]
@@ -207,10 +202,10 @@ class Acts:
     def _recalled(self, item: Item) -> Item:
         if item.state is ItemState.DISPATCHED:
             return replace(item, state=ItemState.PENDING, term=item.term + 1, failure_code=Code.QUEUED_TOO_LONG)
-        return spend_attempt(item, Code.STALLED, "infrastructure", self._now, self._backoff)
+        return spend_attempt(item, Code.STALLED, "infrastructure", self._now, self._rooms.backoff)
 
     async def _end(self, state: RunState, cause: str | None, code: str | None) -> bool:
-        endings = Endings(self._store, self._facts, self._settings.keep)
+        endings = Endings(self._store, self._facts, self._rooms.keep)
         events = await endings.end(state, cause, code)
         # Whatever still runs is called back; its reports are fenced anyway.
         await self._emit([*events, run_fence(self._run, self._now)])

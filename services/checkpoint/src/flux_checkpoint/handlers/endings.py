@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from flux_checkpoint.adapters.dispatcher import PostgresDispatch
 from flux_checkpoint.domain.dispatch import Facts
 from flux_checkpoint.domain.states import RunState
+from flux_checkpoint.ports import DispatchStore
 from flux_common.contracts import catalogue, runs
 from flux_common.contracts.canonical import digest
 from flux_common.contracts.envelope import Outgoing
@@ -25,7 +25,7 @@ HEADS_PAGE = 5000
 class Endings:
     """Ends one run in one transaction."""
 
-    def __init__(self, store: PostgresDispatch, facts: Facts, keep: timedelta) -> None:
+    def __init__(self, store: DispatchStore, facts: Facts, keep: timedelta) -> None:
         self._store = store
         self._facts = facts
         self._run = facts.run
@@ -83,8 +83,9 @@ class Endings:
 
     async def _completed(self, named: dict[str, Any], at: datetime) -> runs.RunCompleted:
         run = self._run
-        row = await self._store.end_row(run.key)
+        left = await self._store.ending(run.key)
         assert run.plan_digest is not None
+        assert left.manifest_digest is not None
         return runs.RunCompleted(
             **named,
             partitions=run.partitions,
@@ -93,10 +94,10 @@ class Endings:
             plan_digest=run.plan_digest.hex(),
             chain_root=await self._chain_root(),
             manifest=runs.Manifest(
-                uri=row["manifest_uri"],
-                sha256=row["manifest_digest"].hex(),
-                files=row["manifest_files"],
-                rows=row["manifest_rows"],
+                uri=left.manifest_uri or "",
+                sha256=left.manifest_digest.hex(),
+                files=left.manifest_files or 0,
+                rows=left.manifest_rows or 0,
             ),
             transform_version=run.transform_version or "",
             admitted_at=rfc3339(run.admitted_at),

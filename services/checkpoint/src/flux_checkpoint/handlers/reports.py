@@ -15,12 +15,11 @@ from uuid import UUID
 
 import structlog
 
-from flux_checkpoint.adapters.runs import PostgresRuns
 from flux_checkpoint.domain.judge import Backoff, Verdict, judge
 from flux_checkpoint.domain.model import Item, ItemKey, Report, Run, RunKey, Slice
 from flux_checkpoint.domain.states import TERMINAL
 from flux_checkpoint.handlers.decoding import read_report
-from flux_checkpoint.ports import HashRow, HistoryRow
+from flux_checkpoint.ports import HashRow, HistoryRow, RunStore, RunStores
 from flux_common.contracts import catalogue
 from flux_common.contracts.decisions import RecordDeadLettered
 from flux_common.contracts.envelope import Outgoing
@@ -59,8 +58,9 @@ class Fold:
 class ReportsHandler:
     """Applies batches of the progress lane."""
 
-    def __init__(self, lanes: PostgresLanes, backoff: Backoff, wake: Signal) -> None:
+    def __init__(self, lanes: PostgresLanes, stores: RunStores, backoff: Backoff, wake: Signal) -> None:
         self._lanes = lanes
+        self._stores = stores
         self._backoff = backoff
         self._wake = wake
 
@@ -69,7 +69,7 @@ class ReportsHandler:
         read = [(record, _read(record)) for record in batch.records]
         agencies = {agency for _, found in read if (agency := _agency(found)) != SYSTEM_AGENCY}
         async with self._lanes.advance(batch, agencies) as advance:
-            store = PostgresRuns(advance.connection)
+            store = self._stores(advance.connection)
             fold = await self._gather(store, [found for _, found in read])
             for record, found in read:
                 self._take_in(fold, advance, record, found)
@@ -85,7 +85,7 @@ class ReportsHandler:
             bury(advance, record, agency, problem.code)
         log.error("report refused", position=str(record.position), code=problem.code)
 
-    async def _gather(self, store: PostgresRuns, found: list[Report | FluxError]) -> Fold:
+    async def _gather(self, store: RunStore, found: list[Report | FluxError]) -> Fold:
         reports = [report for report in found if isinstance(report, Report)]
         broken = [key for problem in found if isinstance(problem, RunBroken) and (key := _broken_run(problem))]
         runs = await store.lock_runs({*(report.item.run for report in reports), *broken})
@@ -122,7 +122,7 @@ class ReportsHandler:
             fold.touched_runs.add(key)
             fold.agenda.add(key)
 
-    async def _act(self, store: PostgresRuns, advance: Advance, fold: Fold) -> None:
+    async def _act(self, store: RunStore, advance: Advance, fold: Fold) -> None:
         advance.emit(self._facts(fold, advance))
         await store.save_runs([fold.runs[key] for key in sorted(fold.touched_runs)])
         for key, plan in fold.plans:
