@@ -161,6 +161,11 @@ def test_violations_are_at_most_32() -> None:
     assert len(refusal(run(source={"uri": "s3://b/", "include": [""] * 60})).violations) == 32
 
 
+def test_a_byte_order_mark_is_named() -> None:
+    """Its writer cannot see it, so the message says what is wrong."""
+    assert "byte order mark" in refusal(b"\xef\xbb\xbf" + run()).message
+
+
 def test_no_value_is_shown_anywhere() -> None:
     """Neither the verdict nor the traceback that a log might print holds what the stranger wrote."""
     secret = "hunter2-canary"
