@@ -2,9 +2,11 @@
 
 A slice is one task. If its process dies, hangs or runs out of memory, the slice is worked again one object at a time, so
 that only the guilty object is rejected; the rows of the others are then written by one more task, which makes the same
-bytes as if nothing had happened. Alone, an object is judged by processor time, which does not depend on what else the
-machine does: used up, it is rejected. If the wall clock runs out first, or the process was killed from outside (the
-decoders never send SIGKILL), that says something about the machine: the item fails and is tried again.
+bytes as if nothing had happened. Each object alone gets a process of its own: in a process that has worked before, an
+object near the memory limit passed in one run and died in the next (measured with a PDF that unfolds to 1 GB), and a
+verdict must not depend on what came before. Time is judged by processor time, which depends least on what else the
+machine does: used up, the object is rejected. If the wall clock runs out first, or the process was killed from outside
+(the decoders never send SIGKILL), that says something about the machine: the item fails and is tried again.
 
 Processes come from a fork server that has the decoders loaded and holds no socket or thread of this process.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -37,15 +40,19 @@ class ProcessWorkers:
     """A pool of `count` worker processes; an async context manager."""
 
     def __init__(self, count: int, limits: Limits) -> None:
-        self._limits = limits
-        self._alone = asyncio.Semaphore(count)
+        self._count, self._limits = count, limits
+        self._pool = self._processes()
+        self._fresh: ProcessPool | None = None
+
+    def _processes(self, **more: int) -> ProcessPool:
         context = get_context("forkserver")
         context.set_forkserver_preload([_PRELOAD])
-        self._pool = ProcessPool(
-            max_workers=count,
+        return ProcessPool(
+            max_workers=self._count,
             initializer=slice_task.prepare,
-            initargs=(limits.address_space_bytes_max,),
+            initargs=(self._limits.address_space_bytes_max,),
             context=context,
+            **more,
         )
 
     async def __aenter__(self) -> Self:
@@ -58,38 +65,43 @@ class ProcessWorkers:
 
     async def close(self) -> None:
         """Kill what runs and wait until the processes are gone."""
-        pool: Any = self._pool  # pebble's types leave these two without any
-        pool.stop()
-        await asyncio.to_thread(pool.join)
+        pools: list[Any] = [pool for pool in (self._pool, self._fresh) if pool is not None]
+        for pool in pools:
+            pool.stop()
+            await asyncio.to_thread(pool.join)
 
     async def work(self, task: SliceTask) -> SliceWork:
         """Work a slice (ports.Workers)."""
         try:
-            return await self._run(self._limits.task_wall_seconds_max, slice_task.work_slice, task)
+            return await _run(self._pool, self._limits.task_wall_seconds_max, slice_task.work_slice, task)
         except (ProcessExpired, TimeoutError, MemoryError):
             return await self._one_at_a_time(task)
 
     async def _one_at_a_time(self, task: SliceTask) -> SliceWork:
-        works = await together.all_of(self._object(task, source) for source in task.objects)
+        if self._fresh is None:
+            self._fresh = self._processes(max_tasks=1)
+        objects = (self._object(self._fresh, task, source) for source in task.objects)
+        works = await together.all_of(objects, at_once=self._count)
         try:
-            return await self._run(self._limits.task_wall_seconds_max, slice_task.write, task, works)
+            return await _run(self._pool, self._limits.task_wall_seconds_max, slice_task.write, task, works)
         except (ProcessExpired, TimeoutError, MemoryError) as problem:
             raise _machine(f"writing a slice failed ({type(problem).__name__})") from problem
 
-    async def _object(self, task: SliceTask, source: FetchedObject) -> ObjectWork:
-        bare = SliceTask(task.content_type, task.use_case, task.options, (), task.limits)
-        async with self._alone:
-            try:
-                return await self._run(self._limits.object_wall_seconds_max, slice_task.work_alone, bare, source)
-            except ProcessExpired as problem:
-                return _rejected(source, *_verdict(problem.exitcode))
-            except MemoryError:
-                return _rejected(source, Code.OBJECT_TOO_LARGE, "decoding takes more memory than the limit")
-            except TimeoutError as problem:
-                raise _machine("an object took too long by the wall clock") from problem
+    async def _object(self, pool: ProcessPool, task: SliceTask, source: FetchedObject) -> ObjectWork:
+        bare = replace(task, objects=())
+        try:
+            return await _run(pool, self._limits.object_wall_seconds_max, slice_task.work_alone, bare, source)
+        except ProcessExpired as problem:
+            return _rejected(source, *_verdict(problem.exitcode))
+        except MemoryError:
+            return _rejected(source, Code.OBJECT_TOO_LARGE, "decoding takes more memory than the limit")
+        except TimeoutError as problem:
+            raise _machine("an object took too long by the wall clock") from problem
 
-    async def _run(self, wall_seconds: int, function: Callable[..., _Result], *args: Any) -> _Result:
-        return await asyncio.wrap_future(self._pool.schedule(function, args=args, timeout=wall_seconds))
+
+async def _run(pool: ProcessPool, wall_seconds: int, function: Callable[..., _Result], *args: Any) -> _Result:
+    """Run a function in a process of the pool; cancelling this kills the process."""
+    return await asyncio.wrap_future(pool.schedule(function, args=args, timeout=wall_seconds))
 
 
 def _rejected(source: FetchedObject, code: Code, detail: str) -> ObjectWork:

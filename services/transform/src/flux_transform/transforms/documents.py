@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -28,6 +29,10 @@ from flux_transform.ports import FetchedObject
 from flux_transform.transforms.parquet import Table
 from flux_transform.transforms.signatures import sniff
 
+# zlib's own figure for the most that deflate can compress (zlib.net, "Maximum Compression Factor").
+_DEFLATE_RATIO_MAX: Final = 1_032
+_UNFOLD_STEP_BYTES: Final = 2**20
+_STREAM: Final = re.compile(rb"(?<!end)stream\r?\n")
 _OUTLINE_ENTRIES_MAX: Final = 10_000
 _ZIP_MEMBERS_MAX: Final = 10_000
 _METADATA_CHARS_MAX: Final = 1_024
@@ -155,6 +160,7 @@ def _known(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def _pdf(data: bytes, limits: Limits) -> Document:
+    _check_streams(data, limits)
     try:
         document = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as problem:
@@ -168,6 +174,32 @@ def _pdf(data: bytes, limits: Limits) -> Document:
         raise Rejected(Code.OBJECT_CORRUPT, f"the PDF cannot be read ({type(problem).__name__})") from problem
     finally:
         document.close()
+
+
+def _check_streams(data: bytes, limits: Limits) -> None:
+    """Refuse a PDF with a deflated stream that unfolds beyond the limit; only streams long enough to are unfolded."""
+    shortest = limits.unfolded_bytes_max // _DEFLATE_RATIO_MAX
+    if len(data) <= shortest:
+        return
+    for found in _STREAM.finditer(data):
+        end = data.find(b"endstream", found.end())
+        end = len(data) if end < 0 else end
+        if end - found.end() > shortest and _unfolds_beyond(memoryview(data)[found.end() : end], limits):
+            detail = f"a stream unfolds to more than {limits.unfolded_bytes_max} bytes"
+            raise Rejected(Code.OBJECT_TOO_LARGE, detail)
+
+
+def _unfolds_beyond(stream: memoryview, limits: Limits) -> bool:
+    """Return whether deflated data is longer than the limit; what is not deflated is not."""
+    unfolder, total = zlib.decompressobj(), 0
+    try:
+        rest: bytes | memoryview = stream
+        while rest and not unfolder.eof and total <= limits.unfolded_bytes_max:
+            total += len(unfolder.decompress(rest, _UNFOLD_STEP_BYTES))
+            rest = unfolder.unconsumed_tail
+    except zlib.error:
+        return False
+    return total > limits.unfolded_bytes_max
 
 
 def _pdf_reject(problem: pdfium.PdfiumError) -> Rejected:

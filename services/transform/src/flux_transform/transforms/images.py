@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any, Final
@@ -83,7 +84,7 @@ def work(source: FetchedObject, sha256: str, limits: Limits) -> dict[str, list[d
         Rejected: `OBJECT_UNSUPPORTED`, `OBJECT_CORRUPT`, `OBJECT_TOO_LARGE`.
     """
     try:
-        with Image.open(io.BytesIO(source.data), formats=_FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(source.data), formats=_FORMATS) as image:
             return {IMAGES.name: [_row(source, sha256, picture) for picture in _pictures(image, limits)]}
     except UnidentifiedImageError as problem:
         raise _unidentified(source.data) from problem
@@ -155,10 +156,9 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     """Return a small upright RGB copy. Shrinking first lets JPEG decode at a fraction of its size."""
-    small = image if image.mode not in _DEEP_MODES else _eight_bits(image)
-    small = small.copy() if small is image and image.format == "TIFF" else small
+    small = _shrinkable(image)
     small.thumbnail((IMAGE_EDGE_MAX, IMAGE_EDGE_MAX), Image.Resampling.HAMMING, reducing_gap=1.0)
-    plain = _rgb(small)
+    plain = _rgb(_scaled(small) if small.mode in {"I", "F"} else small)
     return plain.transpose(_TURNS[orientation]) if orientation > 1 else plain
 
 
@@ -171,14 +171,22 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_DEEP_MODES: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale deep grey to eight bits; Pillow's own conversion clips all above 255 to white."""
+def _shrinkable(image: Image.Image) -> Image.Image:
+    """Return what can be shrunk smoothly: palettes and bitmaps cannot, 16-bit grey not by Pillow, a TIFF's page is kept."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in {"P", "PA"}:
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image.copy() if image.format == "TIFF" else image
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Scale 32-bit grey to its own range; Pillow's conversion clips all above 255 to white."""
     grey = np.asarray(image)
-    if grey.dtype.itemsize == 2:
-        return Image.fromarray((grey >> 8).astype(np.uint8))
     low, high = float(np.nanmin(grey)), float(np.nanmax(grey))
     scale = 255.0 / (high - low) if high > low else 0.0
     return Image.fromarray(np.nan_to_num((grey - low) * scale).astype(np.uint8))
