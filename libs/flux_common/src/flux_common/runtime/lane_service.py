@@ -25,7 +25,7 @@ from flux_common.kernel.signals import Signal
 from flux_common.postgres.database import Database
 from flux_common.postgres.lanes import PostgresLanes
 from flux_common.postgres.migrations import require_schema
-from flux_common.postgres.relay import Relay
+from flux_common.postgres.relay import PublishRefused, Relay
 from flux_common.runtime.retry import jitter
 from flux_common.runtime.service import Service
 from flux_common.runtime.waiting import kafka_answers, topics_exist, wait_for
@@ -86,7 +86,7 @@ class LaneParts:
         for shard in range(SHARDS):
 
             def transport(shard: int = shard) -> TransactionalPublisher:
-                return TransactionalPublisher(settings, name, shard, clock=self.service.clock)
+                return TransactionalPublisher(settings, name, shard, self.service.clock, refused=PublishRefused)
 
             relay = Relay(self.database, shard, transport, self.holder, self.committed.subscribe())
             self.jobs[f"relay-{shard}"] = relay.run(self.service.stopping)
