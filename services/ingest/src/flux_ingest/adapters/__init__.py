@@ -1,0 +1,1 @@
+"""Ingest's PostgreSQL: `.sql` files, and the functions that run them."""

@@ -1,0 +1,99 @@
+"""What an agency asked for and got, in PostgreSQL, inside a transaction that somebody else opened.
+
+Every statement names the agency itself; row-level security would refuse any other. Inserts are plain: under the
+agency's lock a key that is taken is a contradiction in our own tables, never a race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from flux_common.kernel.positions import LaneBatch, Position, TopicPartition
+from flux_common.postgres.database import Connection
+from flux_common.postgres.queries import Queries
+from flux_ingest.domain.model import Accepted, Asked, DeadLettered, Decision, Finding, Holder, Kind, Known, Rejected
+
+_SQL = Queries.load("flux_ingest.adapters", "decisions.sql")
+
+
+class PostgresDecisions:
+    """The `DecisionStore` of one agency in one transaction."""
+
+    def __init__(self, connection: Connection, agency_id: str) -> None:
+        self._connection = connection
+        self._agency_id = agency_id
+
+    async def lock(self) -> None:
+        """Let no other lane of the agency decide until this transaction ends."""
+        await self._connection.execute(_SQL["lock_agency"], self._agency_id)
+
+    async def known(self, batch: LaneBatch, findings: Sequence[Finding]) -> Known:
+        """Return what earlier decisions left behind of the ids, single uses and positions of a batch."""
+        named = [one for one in findings if not isinstance(one, DeadLettered)]
+        names = {kind: sorted({one.name for one in named if one.kind is kind and one.name}) for kind in Kind}
+        digests = {one.single_use.digest for one in named if isinstance(one, Asked) and one.single_use is not None}
+        return Known(
+            requests=await self._holders("requests", names[Kind.RUN]),
+            commands=await self._holders("commands", names[Kind.COMMAND]),
+            uses=await self._holders("uses", [bytes.fromhex(digest) for digest in sorted(digests)]),
+            rejected=await self._rejected(batch),
+        )
+
+    async def _holders(self, query: str, names: Sequence[str | bytes]) -> dict[str, Holder]:
+        if not names:
+            return {}
+        rows = await self._connection.fetch(_SQL[query], self._agency_id, names)
+        return {row["name"]: Holder(row["sha256"].hex(), _position(row)) for row in rows}
+
+    async def _rejected(self, batch: LaneBatch) -> dict[Position, str]:
+        tp, first = batch.lane.tp, batch.lane.next_offset
+        rows = await self._connection.fetch(
+            _SQL["rejected"], self._agency_id, tp.topic, tp.kafka_partition, first, batch.end_offset
+        )
+        return {tp.at(row["kafka_offset"]): row["code"] for row in rows}
+
+    async def save(self, decisions: Sequence[Decision], now: datetime) -> None:
+        """Remember what was accepted, spent and rejected; the decisions are of one lane."""
+        accepted = [one for one in decisions if isinstance(one, Accepted)]
+        rejected = [one for one in decisions if isinstance(one, Rejected)]
+        requests = [one.asked for one in accepted if one.asked.kind is Kind.RUN]
+        commands = [one.asked for one in accepted if one.asked.kind is Kind.COMMAND]
+        await self._insert("insert_requests", [_request(asked) for asked in requests], requests, now)
+        await self._insert("insert_commands", [_command(asked) for asked in commands], commands, now)
+        spent = [one for one in accepted if one.spends is not None]
+        await self._insert("insert_uses", [_use(one) for one in spent], [one.asked for one in spent])
+        rows = [(one.position.offset, one.request_id, one.code) for one in rejected]
+        await self._insert("insert_rejections", rows, rejected, now)
+
+    async def _insert(
+        self, query: str, rows: Sequence[tuple[Any, ...]], of: Sequence[Asked | Rejected], *more: Any
+    ) -> None:
+        """Insert rows whose lane is that of the values they are of."""
+        if rows:
+            tp = of[0].position.tp
+            columns = (list(column) for column in zip(*rows, strict=True))
+            await self._connection.execute(_SQL[query], self._agency_id, tp.topic, tp.kafka_partition, *more, *columns)
+
+    async def forget_uses(self, now: datetime, most: int) -> int:
+        """Forget at most `most` single uses whose tokens are refused by now for their age; return how many."""
+        return len(await self._connection.fetch(_SQL["forget_uses"], self._agency_id, now, most))
+
+
+def _position(row: Any) -> Position:
+    return Position(TopicPartition(row["topic"], row["kafka_partition"]), row["kafka_offset"])
+
+
+def _request(asked: Asked) -> tuple[Any, ...]:
+    return asked.request_id, asked.run_id, bytes.fromhex(asked.sha256), asked.position.offset
+
+
+def _command(asked: Asked) -> tuple[Any, ...]:
+    return asked.command_id, asked.request_id, bytes.fromhex(asked.sha256), asked.position.offset
+
+
+def _use(accepted: Accepted) -> tuple[Any, ...]:
+    asked, use = accepted.asked, accepted.spends
+    assert use is not None
+    return bytes.fromhex(use.digest), bytes.fromhex(asked.sha256), asked.position.offset, use.expires_at

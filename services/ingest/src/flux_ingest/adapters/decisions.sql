@@ -1,0 +1,53 @@
+-- name: lock_agency
+-- Two lanes of one agency may carry the same request id (a producer chooses its Kafka partitions): they decide in turn,
+-- so that neither meets a key that the other took after it looked.
+SELECT pg_advisory_xact_lock(hashtextextended('flux_ingest/' || $1, 0))
+
+-- name: requests
+SELECT r.request_id AS name, r.request_sha256 AS sha256, r.topic, r.kafka_partition, r.kafka_offset
+  FROM requests r WHERE r.agency_id = $1 AND r.request_id = ANY ($2::text[])
+
+-- name: commands
+SELECT c.command_id AS name, c.command_sha256 AS sha256, c.topic, c.kafka_partition, c.kafka_offset
+  FROM commands c WHERE c.agency_id = $1 AND c.command_id = ANY ($2::text[])
+
+-- name: uses
+SELECT encode(u.use_digest, 'hex') AS name, u.body_sha256 AS sha256, u.topic, u.kafka_partition, u.kafka_offset
+  FROM token_uses u WHERE u.agency_id = $1 AND u.use_digest = ANY ($2::bytea[])
+
+-- name: rejected
+-- Empty, unless a lane was set back: what was refused once is not judged anew.
+SELECT r.kafka_offset, r.code FROM rejections r
+ WHERE r.agency_id = $1 AND r.topic = $2 AND r.kafka_partition = $3 AND r.kafka_offset >= $4 AND r.kafka_offset < $5
+
+-- name: insert_requests
+INSERT INTO requests (agency_id, request_id, run_id, request_sha256, topic, kafka_partition, kafka_offset, accepted_at)
+SELECT $1, x.request_id, x.run_id, x.request_sha256, $2, $3, x.kafka_offset, $4
+  FROM unnest($5::text[], $6::uuid[], $7::bytea[], $8::bigint[]) AS x (request_id, run_id, request_sha256, kafka_offset)
+ ORDER BY x.request_id
+
+-- name: insert_commands
+INSERT INTO commands (agency_id, command_id, request_id, command_sha256, topic, kafka_partition, kafka_offset, accepted_at)
+SELECT $1, x.command_id, x.request_id, x.command_sha256, $2, $3, x.kafka_offset, $4
+  FROM unnest($5::text[], $6::text[], $7::bytea[], $8::bigint[]) AS x (command_id, request_id, command_sha256, kafka_offset)
+ ORDER BY x.command_id
+
+-- name: insert_uses
+INSERT INTO token_uses (agency_id, use_digest, body_sha256, topic, kafka_partition, kafka_offset, expires_at)
+SELECT $1, x.use_digest, x.body_sha256, $2, $3, x.kafka_offset, x.expires_at
+  FROM unnest($4::bytea[], $5::bytea[], $6::bigint[], $7::timestamptz[]) AS x (use_digest, body_sha256, kafka_offset, expires_at)
+ ORDER BY x.use_digest
+
+-- name: insert_rejections
+INSERT INTO rejections (agency_id, topic, kafka_partition, kafka_offset, request_id, code, rejected_at)
+SELECT $1, $2, $3, x.kafka_offset, x.request_id, x.code, $4
+  FROM unnest($5::bigint[], $6::text[], $7::text[]) AS x (kafka_offset, request_id, code)
+ ORDER BY x.kafka_offset
+
+-- name: forget_uses
+-- Bounded, oldest first; what is forgotten is refused for its age whatever comes.
+DELETE FROM token_uses u
+ USING (SELECT o.use_digest FROM token_uses o WHERE o.agency_id = $1 AND o.expires_at < $2
+         ORDER BY o.expires_at LIMIT $3) AS old
+ WHERE u.agency_id = $1 AND u.use_digest = old.use_digest
+RETURNING u.use_digest

@@ -1,0 +1,1 @@
+"""The requests lane: read, then gather → decide → act in one commit."""

@@ -1,0 +1,155 @@
+"""The requests lane: each record becomes one decision, and each batch one commit.
+
+Tokens are proven and bodies read before the transaction begins, for that takes longer than the database may wait. Inside
+it: lock the agency, look up what its records touch, decide (a pure fold), write. What was read does not depend on what
+is looked up, so nothing is read twice. A record that the database refuses is a dead letter of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from flux_common.auth import Agency, Trust, VerifiedTokens
+from flux_common.contracts.catalogue import REQUESTS
+from flux_common.contracts.types import AGENCY_PATTERN
+from flux_common.kernel.clock import Clock
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import FluxError, InvariantBroken
+from flux_common.kernel.positions import LaneBatch
+from flux_common.observability import metrics
+from flux_common.observability.logging import get_logger
+from flux_common.postgres.lanes import Advance, PostgresLanes
+from flux_common.postgres.outbox import DeadLetter
+from flux_ingest.domain.decide import decide
+from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Redelivered, Rejected, Repeated
+from flux_ingest.handlers.events import Telling
+from flux_ingest.handlers.reading import Reader, Reading
+from flux_ingest.ports import DecisionStore
+
+log = get_logger(__name__)
+
+TOPICS: Final = re.escape(REQUESTS.name).replace("<agency>", f"({AGENCY_PATTERN.strip('^$')})")
+_TOPIC: Final = re.compile(TOPICS)
+BREATH_RECORDS: Final = 32  # how many are read before other tasks get their turn
+
+OpenStore = Callable[[Advance, str], DecisionStore]
+
+
+def agency_of(topic: str) -> str | None:
+    """Return the agency that a requests topic belongs to; None for any other topic."""
+    match = _TOPIC.fullmatch(topic)
+    return match.group(1) if match is not None else None
+
+
+class RequestsHandler:
+    """Applies batches of the requests lanes.
+
+    `trust` returns the registry and keys of the moment. `on_unknown_key` hears that a token names a key that its issuer
+    does not have here: perhaps it has a new one.
+    """
+
+    def __init__(
+        self,
+        lanes: PostgresLanes,
+        open_store: OpenStore,
+        trust: Callable[[], Trust],
+        clock: Clock,
+        on_unknown_key: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._lanes = lanes
+        self._open_store = open_store
+        self._trust = trust
+        self._clock = clock
+        self._on_unknown_key = on_unknown_key
+        self._memory = VerifiedTokens()
+
+    async def apply(self, batch: LaneBatch) -> None:
+        """Decide on a batch in one transaction."""
+        trust = self._trust()
+        agency = _registered(batch, trust)
+        readings = await self._read(batch, agency, trust)
+        async with self._lanes.advance(batch, {agency.agency_id}) as advance:
+            store = self._open_store(advance, agency.agency_id)
+            await store.lock()
+            findings = [reading.finding for reading in readings]
+            decisions = decide(findings, await store.known(batch, findings))
+            await store.save(decisions, advance.now)
+            _tell(advance, agency, readings, decisions)
+        self._report(batch, agency, decisions)
+
+    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+        """Put the one record of `batch` aside: its bytes, or the database, cannot take it."""
+        agency = _registered(batch, self._trust())
+        record = batch.records[0]
+        put_aside = DeadLettered(record.position, Code[problem.code])
+        async with self._lanes.advance(batch, {agency.agency_id}) as advance:
+            _tell(advance, agency, [Reading(record, put_aside)], [put_aside])
+        self._report(batch, agency, [put_aside])
+
+    async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
+        reader = Reader(agency.agency_id, trust, self._memory, self._clock.now())
+        readings: list[Reading] = []
+        for record in batch.records:
+            readings.append(reader.read(record))
+            if len(readings) % BREATH_RECORDS == 0:
+                await asyncio.sleep(0)
+        return readings
+
+    def _report(self, batch: LaneBatch, agency: Agency, decisions: Sequence[Decision]) -> None:
+        """Count and log what was committed."""
+        outcomes = Counter(_outcome(decision) for decision in decisions)
+        for (outcome, code), number in outcomes.items():
+            metrics.decisions.labels(outcome, code).inc(number)
+        for decision in decisions:
+            if isinstance(decision, DeadLettered):
+                metrics.dead_letters.labels(REQUESTS.name, decision.code).inc()
+            elif isinstance(decision, Rejected) and not decision.proven:
+                metrics.verification_failures.labels(decision.code).inc()
+        oldest = batch.records[0].appended_at
+        if oldest is not None:
+            metrics.decision_latency_seconds.observe(max(0.0, (self._clock.now() - oldest).total_seconds()))
+        if any(isinstance(decision, Rejected) and decision.code is Code.KEY_UNKNOWN for decision in decisions):
+            self._on_unknown_key()
+        said = {f"{outcome} {code}".strip(): number for (outcome, code), number in sorted(outcomes.items())}
+        log.info("decided", agency_id=agency.agency_id, lane=str(batch.lane.tp), outcomes=said)
+
+
+def _registered(batch: LaneBatch, trust: Trust) -> Agency:
+    """Return the agency of a batch's topic. Agencies are never removed, and a lane of no agency is never taken."""
+    agency = trust.registry.agency(agency_of(batch.lane.tp.topic) or "")
+    if agency is None:
+        raise InvariantBroken(Code.AGENCY_NOT_FOUND, f"{batch.lane.tp} is read, yet its agency is not registered")
+    return agency
+
+
+def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisions: Sequence[Decision]) -> None:
+    """Write every decision's events, and book in the ledger what had no effect."""
+    telling = Telling(agency, advance.batch.lane.topic_id, advance.now)
+    advance.emit(telling.of_the_unproven(decisions))
+    for reading, decision in zip(readings, decisions, strict=True):
+        advance.emit(telling.of(reading, decision))
+        match decision:
+            case Repeated(asked):
+                advance.duplicate(reading.record, ref=str(asked.run_id))
+            case Redelivered(_, code):
+                advance.duplicate(reading.record, code=code)
+            case DeadLettered(_, code):
+                advance.bury(reading.record, DeadLetter.of(agency.agency_id, reading.record, code))
+
+
+def _outcome(decision: Decision) -> tuple[str, str]:
+    match decision:
+        case Accepted():
+            return "accepted", ""
+        case Repeated():
+            return "repeated", ""
+        case Rejected():
+            return "rejected", decision.code
+        case DeadLettered(_, code):
+            return "dead_lettered", code
+        case Redelivered():
+            return "redelivered", ""

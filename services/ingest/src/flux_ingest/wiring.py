@@ -1,0 +1,88 @@
+"""Putting ingest together: the lanes of every agency's requests topic, relays by lease, and a registry kept current."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from flux_common.auth import Refresh, RegistrySource
+from flux_common.contracts import catalogue
+from flux_common.kafka import LaneLimits
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import Unavailable
+from flux_common.observability import metrics
+from flux_common.observability.logging import get_logger
+from flux_common.postgres.lanes import Advance
+from flux_common.runtime.lane_service import lane_parts
+from flux_common.runtime.service import Jobs, Service
+from flux_ingest.adapters.decisions import PostgresDecisions
+from flux_ingest.handlers.expiry import UsesExpiry
+from flux_ingest.handlers.requests import TOPICS, RequestsHandler, agency_of
+from flux_ingest.ports import DecisionStore
+from flux_ingest.settings import IngestSettings
+
+log = get_logger(__name__)
+
+WRITTEN: Final = tuple(topic.name for topic in (catalogue.RUNS, catalogue.AUDIT, catalogue.RELAY_CURSORS))
+REFRESH_PAUSE_S: Final = 1.0  # however many tokens name unknown keys, the files are looked at once a second
+
+
+@asynccontextmanager
+async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
+    """Open what ingest needs and yield its loops."""
+    settings = service.settings
+    source = RegistrySource(settings.agencies.file, service.clock.now())
+    unknown_key = asyncio.Event()
+    async with lane_parts(service, WRITTEN) as parts:
+        handler = RequestsHandler(parts.lanes, open_store, lambda: source.trust, service.clock, unknown_key.set)
+        limits = LaneLimits(records_max=settings.intake.batch_records_max, concurrency=settings.intake.lanes_at_once)
+        parts.add_lanes("requests", TOPICS, handler, accepts=registered(source), limits=limits)
+        parts.add_relays()
+        parts.jobs["registry"] = keep_current(service, source, unknown_key)
+        expiry = UsesExpiry(parts.database, PostgresDecisions, service.clock)
+        parts.jobs["expiry"] = expire(service, source, expiry)
+        yield parts.jobs
+
+
+def open_store(advance: Advance, agency_id: str) -> DecisionStore:
+    """Return the store of one agency's decisions inside an Advance."""
+    return PostgresDecisions(advance.connection, agency_id)
+
+
+def registered(source: RegistrySource) -> Callable[[str], bool]:
+    """Return the predicate that a topic (by its catalogue name) belongs to an agency that is registered now."""
+    return lambda topic: source.trust.registry.agency(agency_of(topic) or "") is not None
+
+
+async def keep_current(service: Service[IngestSettings], source: RegistrySource, hurry: asyncio.Event) -> None:
+    """Look at the registry and its keys now and then, and soon after a token named a key that is not known."""
+    period_s, waited_s = service.settings.intake.registry_refresh_ms / 1000, 0.0
+    while await service.pause(REFRESH_PAUSE_S):
+        waited_s += REFRESH_PAUSE_S
+        if hurry.is_set() or waited_s >= period_s:
+            hurry.clear()
+            waited_s = 0.0
+            _refresh(service, source)
+
+
+def _refresh(service: Service[IngestSettings], source: RegistrySource) -> None:
+    before = source.trust.registry.digest
+    match source.refresh(service.clock.now()):
+        case Refresh.RELOADED:
+            log.info("agency registry reloaded", before=before, now=source.trust.registry.digest)
+        case Refresh.REFUSED:
+            faults = [str(fault) for fault in source.faults]
+            log.error("agency registry refused; the old one stands", code=Code.SETTINGS_INVALID, faults=faults)
+    for iss, key_set in source.trust.keys.sets.items():
+        metrics.keys_age_seconds.labels(iss).set((service.clock.now() - key_set.confirmed_at).total_seconds())
+
+
+async def expire(service: Service[IngestSettings], source: RegistrySource, expiry: UsesExpiry) -> None:
+    """Forget what is due, now and then; an outage only delays it."""
+    while await service.pause(service.settings.intake.uses_expiry_ms / 1000):
+        try:
+            await expiry.run(source.trust.registry.agencies)
+        except Unavailable as problem:
+            log.warning("single uses not forgotten yet", code=problem.code)
