@@ -40,3 +40,27 @@ check: setup ## Check format, lint, types, imports and the tidy rules; change no
 .PHONY: format
 format: setup ## Format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix --exit-zero --quiet && $(BIN)/ruff format
+
+.PHONY: demo
+demo: setup ## Run the main job end to end on real servers, and show what came out (SOURCE=/your/folder)
+	@$(BIN)/python -m flux_devkit.demo $(if $(SOURCE),--source "$(SOURCE)")
+
+.PHONY: test
+test: setup ## Set up, and pass every test (real Kafka and PostgreSQL; about ten minutes on two cores)
+	$(BIN)/pytest -q $(TESTS)
+
+.PHONY: up
+up: setup ## Start Kafka, PostgreSQL and the four services in the background; write .flux/dev.env
+	@$(BIN)/flux-dev up
+
+.PHONY: down
+down: setup ## Stop exactly what `make up` started
+	@$(BIN)/flux-dev down
+
+.PHONY: logs
+logs: setup ## Show the last log lines of everything that `make up` started
+	@$(BIN)/flux-dev logs
+
+.PHONY: prove-backbone
+prove-backbone: setup ## Show, with figures, that the backbone holds what it promises
+	@$(BIN)/python -m flux_devkit.prove backbone
