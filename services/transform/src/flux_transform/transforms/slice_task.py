@@ -7,6 +7,8 @@ module is imported before a worker's first task (by the fork server, once), so a
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +52,9 @@ def prepare(address_space_bytes: int) -> None:
 
 
 def work_slice(task: SliceTask) -> SliceWork:
-    """Work a whole slice."""
-    return write(task, [work_object(task, source) for source in task.objects])
+    """Work a whole slice. The processor limit only ends a hanging process whose parent was killed before it."""
+    with _processor_limit(2 * task.limits.task_wall_seconds_max):
+        return write(task, [work_object(task, source) for source in task.objects])
 
 
 def work_object(task: SliceTask, source: FetchedObject) -> ObjectWork:
@@ -66,14 +69,22 @@ def work_object(task: SliceTask, source: FetchedObject) -> ObjectWork:
 
 
 def work_alone(task: SliceTask, source: FetchedObject) -> ObjectWork:
-    """Work one object under a limit on processor time; the kernel ends the process (SIGXCPU) when it is used up."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + 1 + task.limits.object_cpu_seconds_max
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
-    try:
+    """Work one object within its processor time."""
+    with _processor_limit(task.limits.object_cpu_seconds_max):
         return work_object(task, source)
+
+
+@contextmanager
+def _processor_limit(seconds: int) -> Iterator[None]:
+    """Let the kernel end this process (SIGXCPU) when it has used some more seconds of processor time."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    last = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (last, before[1]))
+    try:
+        yield
     finally:
-        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, before)
 
 
 def write(task: SliceTask, works: list[ObjectWork]) -> SliceWork:
