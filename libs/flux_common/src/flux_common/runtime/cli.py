@@ -1,4 +1,4 @@
-"""The command line that every service has: `serve`, `migrate`, `check-settings`.
+"""The command line that every service has: `serve`, `check-settings`, and the one-shot jobs that it offers.
 
 Exit codes: 0 done, 1 failed, 2 settings or arguments wrong, 3 stopped but cut short. What a person should read goes to
 standard output or, for faults, to standard error with a next step; logs go to standard error.
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from faststream.kafka import KafkaBroker
@@ -17,6 +18,7 @@ from faststream.kafka import KafkaBroker
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError
 from flux_common.observability.logging import configure_logging, get_logger
+from flux_common.runtime.jobs import Job
 from flux_common.runtime.service import Build, ExitCode, serve
 from flux_common.settings import ServiceSettings, explain, load
 
@@ -42,6 +44,7 @@ class Program(NamedTuple, Generic[S]):
     build: Build[S]
     broker: Callable[[S], KafkaBroker] | None = None
     migration: Migration[Any] | None = None
+    jobs: Sequence[Job[Any]] = ()
 
 
 def main(program: Program[Any], argv: Sequence[str] | None = None) -> int:
@@ -52,7 +55,7 @@ def main(program: Program[Any], argv: Sequence[str] | None = None) -> int:
     except FluxError as error:
         if error.code != Code.SETTINGS_INVALID:
             raise
-        sys.stderr.write(f"{error.message}\nSee: python -m flux_{program.name} check-settings\n")
+        sys.stderr.write(f"{error.message}\nSee: python -m flux_{program.name} {arguments.explained_by}\n")
         return ExitCode.SETTINGS_INVALID
 
 
@@ -63,6 +66,7 @@ def parser(program: Program[Any]) -> argparse.ArgumentParser:
         description=program.about,
         epilog="Settings come from environment variables; check-settings lists them.",
     )
+    top.set_defaults(explained_by="check-settings")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     about = "Run the service until SIGTERM or SIGINT; it waits for Kafka and PostgreSQL where they are not there yet."
     commands.add_parser("serve", help="run the service", description=about).set_defaults(act=_serve)
@@ -73,6 +77,15 @@ def parser(program: Program[Any]) -> argparse.ArgumentParser:
     if program.migration is not None:
         about = "Bring this service's part of the database up to date; forward only, safe to repeat."
         commands.add_parser("migrate", help="migrate the database", description=about).set_defaults(act=_migrate)
+    for job in program.jobs:
+        command = commands.add_parser(
+            job.name,
+            help=job.about,
+            description=job.about,
+            epilog=explain(job.settings),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(act=partial(_run_job, job), explained_by=f"{job.name} --help")
     return top
 
 
@@ -99,5 +112,16 @@ def _migrate(program: Program[Any]) -> ExitCode:
         asyncio.run(migration.run(settings))
     except Exception as error:
         log.critical("migration failed", exc_info=error)
+        return ExitCode.FAILED
+    return ExitCode.OK
+
+
+def _run_job(job: Job[Any], program: Program[Any]) -> ExitCode:
+    settings = load(job.settings)
+    configure_logging(program.name, settings.log)
+    try:
+        asyncio.run(job.run(settings))
+    except Exception as error:
+        log.critical("the job failed", job=job.name, exc_info=error)
         return ExitCode.FAILED
     return ExitCode.OK
