@@ -36,6 +36,7 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, InvariantBroken, Unavailable
 from flux_common.kernel.ids import derived_id
 from flux_common.kernel.signals import Signal
+from flux_common.observability.tracing import step_span
 from flux_common.postgres.database import Connection, Database
 from flux_common.postgres.outbox import insert_outbox
 
@@ -123,7 +124,8 @@ class Dispatcher:
                 await store.look_again(key, None)
                 return False
             facts = await store.gather(run, now)
-            again = await Acts(connection, store, runs, facts, now, self._rooms).carry_out(decide(facts, now))
+            with step_span("dispatch", run.traceparent):
+                again = await Acts(connection, store, runs, facts, now, self._rooms).carry_out(decide(facts, now))
         self._committed.set()
         return again
 

@@ -34,7 +34,7 @@ from flux_transform.domain.prefix import ContiguousPrefix
 from flux_transform.handlers.dispatched import item_of
 from flux_transform.handlers.tools import Tools
 from flux_transform.handlers.work import work
-from flux_transform.ports import Fences
+from flux_transform.ports import Failure, Fences
 
 log = get_logger(__name__)
 
@@ -151,11 +151,7 @@ class Worker:
         while not (self._drops.stopping or entry.lost):
             try:
                 with step_span("work item", entry.traceparent, kind=entry.item.kind):
-                    failure = await work(self._tools, entry.item)
-                log.info(
-                    "item answered", run_id=entry.item.run_id, agency_id=entry.item.agency_id, item=entry.item.name,
-                    term=entry.item.term, code=failure.code if failure else None,
-                )  # fmt: skip
+                    _tell(entry.item, await work(self._tools, entry.item))
                 return True
             except Unavailable as problem:
                 log.warning("item waits for the broker", item=entry.item.name, code=problem.code)
@@ -188,6 +184,18 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.failure = self.failure or task.exception()
+
+
+def _tell(item: Item, failure: Failure | None) -> None:
+    """Write the one line of an answered item."""
+    log.info(
+        "item answered",
+        run_id=item.run_id,
+        agency_id=item.agency_id,
+        item=item.name,
+        term=item.term,
+        code=failure.code if failure else None,
+    )
 
 
 def _read(record: Received) -> tuple[Item, str | None] | None:
