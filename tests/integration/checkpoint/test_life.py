@@ -81,7 +81,9 @@ class Bench:
         )
         stopping = asyncio.Event()
         task = asyncio.create_task(dispatcher.run(stopping))
-        await asyncio.sleep(0.15)
+        async with asyncio.timeout(20):
+            while (await self.row("SELECT count(*) FROM agenda WHERE due_at <= now()"))[0]:
+                await asyncio.sleep(0.02)
         stopping.set()
         await task
 
