@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -56,9 +57,10 @@ def folder_for(wanted: Path, account: Account | None) -> Path:
     location = wanted / "location"
     if location.exists() and (recorded := Path(location.read_text().strip())).is_dir():
         return recorded
-    stand_in = Path(tempfile.mkdtemp(prefix="flux-"))
+    stand_in = Path(tempfile.gettempdir(), f"flux-{secrets.token_hex(8)}")
+    location.write_text(f"{stand_in}\n")  # before it exists, so that no interruption leaves one that nobody knows
+    stand_in.mkdir(mode=0o700)  # refuses one that somebody else put there
     stand_in.chmod(0o711)
-    location.write_text(f"{stand_in}\n")
     return stand_in
 
 

@@ -55,18 +55,16 @@ def up(home: Home, say: Say = quiet) -> bool:
         return False
     lifeline_read, lifeline = os.pipe()
     progress, progress_write = os.pipe()
-    process = _start_background(home, lifeline_read, progress_write)
-    os.close(lifeline_read)
-    os.close(progress_write)
-    try:
-        with os.fdopen(progress) as lines:
+    with os.fdopen(progress) as lines:
+        try:
+            _start_background(home, lifeline_read, progress_write)
             _follow(lines, say, home)
-        os.write(lifeline, RELEASE)
-    except BaseException:
+            os.write(lifeline, RELEASE)
+        except BaseException:
+            os.close(lifeline)
+            lines.read()  # ends when the background process has, and that is when it has taken everything down
+            raise
         os.close(lifeline)
-        _wait_for_end(process)
-        raise
-    os.close(lifeline)
     return True
 
 
@@ -96,14 +94,18 @@ def status(home: Home) -> Status:
     return Status(home.dev_env.exists(), process.pid, home.read_dev_env())
 
 
-def _start_background(home: Home, lifeline: int, progress: int) -> subprocess.Popen[bytes]:
-    log = home.logs / "stack.log"
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "flux_devkit.background", str(lifeline), str(progress)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(lifeline, progress),
-            env={**os.environ, "FLUX_HOME": str(home.root)}, start_new_session=True,
-        )  # fmt: skip
+def _start_background(home: Home, lifeline: int, progress: int) -> None:
+    """Start the background process, which at once leaves us: it is nobody's child to be waited for."""
+    try:
+        with (home.logs / "stack.log").open("ab") as output:
+            subprocess.run(
+                [sys.executable, "-m", "flux_devkit.background", str(lifeline), str(progress)],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(lifeline, progress),
+                env={**os.environ, "FLUX_HOME": str(home.root)}, start_new_session=True, check=True,
+            )  # fmt: skip
+    finally:
+        os.close(lifeline)
+        os.close(progress)
 
 
 def _follow(lines: Iterator[str], say: Say, home: Home) -> None:
@@ -118,15 +120,6 @@ def _follow(lines: Iterator[str], say: Say, home: Home) -> None:
     raise DevkitError(f"the background process ended; {home.logs / 'stack.log'} ends:\n{tail(home.logs / 'stack.log')}")
 
 
-def _wait_for_end(process: subprocess.Popen[bytes]) -> None:
-    """The background process takes its servers down by itself; by force if it hangs, and then its guards do."""
-    try:
-        process.wait(STOP_TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _background_process(home: Home) -> psutil.Process | None:
     """The process that `stack.json` names, if the lock is held and it is the very same process."""
     file = home.root / "stack.json"
@@ -135,7 +128,8 @@ def _background_process(home: Home) -> psutil.Process | None:
     recorded = json.loads(file.read_text())
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(recorded["pid"])
-        if abs(process.create_time() - recorded["created"]) < 1.0:
+        same = abs(process.create_time() - recorded["created"]) < 1.0
+        if same and process.status() != psutil.STATUS_ZOMBIE:
             return process
     return None
 
@@ -228,4 +222,6 @@ def _raise_exit(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)
     sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

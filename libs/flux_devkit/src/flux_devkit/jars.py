@@ -51,7 +51,7 @@ class KafkaJars:
         return self.folder / f"classes-{name}.jsa"
 
 
-def install(home: Home, say: Say = quiet) -> KafkaJars:
+def install(home: Home, say: Say = quiet, hold: tuple[int, ...] = ()) -> KafkaJars:
     """The jars of the version that the POM names, downloaded if this is the first time.
 
     Raises MissingTool without Java or Maven, DevkitError if the download fails or takes too long.
@@ -63,10 +63,10 @@ def install(home: Home, say: Say = quiet) -> KafkaJars:
     try:
         if not folder.exists():
             say(f"fetching Kafka {version} with Maven (once)")
-            _install(home, folder, java)
+            _install(home, folder, java, hold)
     finally:
         os.close(lock)
-    return KafkaJars(folder, java)
+    return KafkaJars(folder.resolve(), java)  # a class archive knows the jars by their real paths
 
 
 def kafka_version(pom: Path) -> str:
@@ -113,16 +113,18 @@ def _advice() -> str:
     return f"install a JDK >= {JAVA_MINIMUM} and Maven (or set FLUX_KAFKA_BOOTSTRAP to a running Kafka)"
 
 
-def _install(home: Home, folder: Path, java: Path) -> None:
+def _install(home: Home, folder: Path, java: Path, hold: tuple[int, ...]) -> None:
     for leftover in home.root.glob(f"{folder.name}.part-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-    download(home, part / "jars")
-    format_logs(KafkaJars(part, java), part / "formatted", part / "format.log")
+    download(home, part / "jars", hold=hold)
+    format_logs(KafkaJars(part, java), part / "formatted", part / "format.log", hold=hold)
     part.rename(folder)
 
 
-def download(home: Home, jars: Path, timeout_seconds: float = MAVEN_TIMEOUT_SECONDS) -> None:
+def download(
+    home: Home, jars: Path, timeout_seconds: float = MAVEN_TIMEOUT_SECONDS, hold: tuple[int, ...] = ()
+) -> None:
     """Let Maven copy the POM's dependencies into a folder. Raises DevkitError with Maven's own words."""
     log = home.logs / "maven.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +136,7 @@ def download(home: Home, jars: Path, timeout_seconds: float = MAVEN_TIMEOUT_SECO
         "-Daether.connector.requestTimeout=60000", "-Daether.connector.connectTimeout=20000",
         "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}",
     ]  # fmt: skip
-    status = supervise.run(supervise.Launch(command, log, grace_seconds=5), timeout_seconds)
+    status = supervise.run(supervise.Launch(command, log, grace_seconds=5, hold=hold), timeout_seconds)
     if status is None:
         raise DevkitError(
             f"Maven did not finish within {timeout_seconds:.0f} s; what it has is kept, so call the same again. "
@@ -144,7 +146,9 @@ def download(home: Home, jars: Path, timeout_seconds: float = MAVEN_TIMEOUT_SECO
         raise DevkitError(f"Maven could not fetch Kafka. Its output ({log}) ends:\n{supervise.tail(log, 40)}")
 
 
-def format_logs(jars: KafkaJars, folder: Path, log: Path, arguments: Sequence[str] = ()) -> None:
+def format_logs(
+    jars: KafkaJars, folder: Path, log: Path, arguments: Sequence[str] = (), hold: tuple[int, ...] = ()
+) -> None:
     """Format a log folder by Kafka's own tool. `arguments` are the tool's, such as `--add-scram`."""
     settings = folder.with_name(f"{folder.name}.properties")
     settings.write_text(
@@ -156,7 +160,7 @@ def format_logs(jars: KafkaJars, folder: Path, log: Path, arguments: Sequence[st
         str(jars.java), "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", jars.class_path,
         "kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config", str(settings), *arguments,
     ]  # fmt: skip
-    status = supervise.run(supervise.Launch(command, log), 120)
+    status = supervise.run(supervise.Launch(command, log, hold=hold), 120)
     settings.unlink()
     if status != 0:
         raise DevkitError(f"Kafka's storage tool could not format {folder}:\n{supervise.tail(log)}")

@@ -112,8 +112,13 @@ class EmbeddedKafka:
         self._hold = hold
         self._say = say
         self._options = options or KafkaOptions()
-        self._port = 0
+        self._port = self._recorded_ports()[0]
         self._process: supervise.Supervised | None = None
+
+    @property
+    def has_address(self) -> bool:
+        """Whether it was ever started."""
+        return self._port != 0
 
     @property
     def bootstrap(self) -> str:
@@ -141,11 +146,11 @@ class EmbeddedKafka:
 
     def begin(self) -> None:
         """Start and return at once; `wait_ready` is to follow."""
-        installed = kafka_jars.install(self._home, self._say)
+        installed = kafka_jars.install(self._home, self._say, self._hold)
         archive = installed.class_archive
         if not archive.exists():
             self._say("writing the class archive that makes later boots faster (once)")
-            train(self._home, installed)
+            train(self._home, installed, self._hold)
         self._begin(installed, [f"-XX:SharedArchiveFile={archive}"] if archive.stat().st_size else [])
 
     def _begin(self, installed: KafkaJars, class_archive: list[str]) -> None:
@@ -227,21 +232,25 @@ class EmbeddedKafka:
         part = data.with_name(f"data.part-{os.getpid()}")
         shutil.rmtree(part, ignore_errors=True)
         if self._options.format_arguments:
-            kafka_jars.format_logs(installed, part, self.log, self._options.format_arguments)
+            kafka_jars.format_logs(installed, part, self.log, self._options.format_arguments, self._hold)
         else:
             shutil.copytree(installed.formatted, part)
         part.rename(data)
 
     def _ports(self) -> tuple[int, int]:
         """The folder's ports; new ones if there are none yet, or if others took them while the broker was down."""
-        file = self.folder / "ports"
-        if file.exists():
-            port, controller_port = (int(word) for word in file.read_text().split())
-            if is_free(port) and is_free(controller_port):
-                return port, controller_port
+        port, controller_port = self._recorded_ports()
+        if port and is_free(port) and is_free(controller_port):
+            return port, controller_port
         port, controller_port = free_port(), free_port()
-        file.write_text(f"{port} {controller_port}\n")
+        (self.folder / "ports").write_text(f"{port} {controller_port}\n")
         return port, controller_port
+
+    def _recorded_ports(self) -> tuple[int, int]:
+        """The ports of the last start; zeros before the first."""
+        file = self.folder / "ports"
+        words = file.read_text().split() if file.exists() else []
+        return (int(words[0]), int(words[1])) if len(words) == 2 else (0, 0)
 
 
 def answering_brokers(client_settings: Mapping[str, Any], timeout_seconds: float) -> int:
@@ -253,14 +262,14 @@ def answering_brokers(client_settings: Mapping[str, Any], timeout_seconds: float
         return 0
 
 
-def train(home: Home, installed: KafkaJars) -> None:
+def train(home: Home, installed: KafkaJars, hold: tuple[int, ...] = ()) -> None:
     """Boot once to write the shared class archive, which halves the time of every later boot; best effort.
 
     A Java that cannot do it leaves an empty archive file behind, so that nobody tries again.
     """
     folder = installed.folder / f"training-{os.getpid()}"
     archive = folder / "classes.jsa"
-    broker = EmbeddedKafka(home, folder)
+    broker = EmbeddedKafka(home, folder, hold=hold)
     try:
         broker._begin(installed, [f"-XX:ArchiveClassesAtExit={archive}"])
         broker.wait_ready()

@@ -70,8 +70,13 @@ class EmbeddedPostgres:
         self._options = options or PostgresOptions()
         self._programs = programs or find_programs()
         self._account = unprivileged_account()
-        self._port = 0
+        self._port = self._recorded_port()
         self._process: supervise.Supervised | None = None
+
+    @property
+    def has_address(self) -> bool:
+        """Whether it was ever started."""
+        return self._port != 0
 
     @property
     def dsn(self) -> str:
@@ -182,7 +187,9 @@ class EmbeddedPostgres:
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8",
             *([] if self._options.fsync else ["--no-sync"]),
         ]  # fmt: skip
-        launch = supervise.Launch(command, self.log, env=_environment(), cwd=data.parent, account=self._account)
+        launch = supervise.Launch(
+            command, self.log, env=_environment(), cwd=data.parent, account=self._account, hold=self._hold
+        )
         status = supervise.run(launch, self._options.start_timeout_seconds)
         password.unlink()
         if status != 0:
@@ -198,13 +205,18 @@ class EmbeddedPostgres:
 
     def _choose_port(self) -> int:
         """The folder's port; a new one if there is none yet, or if another took it while the server was down."""
-        file = self.folder / "port"
-        if file.exists() and is_free(port := int(file.read_text())):
+        port = self._recorded_port()
+        if port and is_free(port):
             return port
         port = free_port()
         self.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{port}\n")
+        (self.folder / "port").write_text(f"{port}\n")
         return port
+
+    def _recorded_port(self) -> int:
+        """The port of the last start; 0 before the first."""
+        file = self.folder / "port"
+        return int(file.read_text() or 0) if file.exists() else 0
 
     def _durability(self) -> dict[str, str]:
         return {} if self._options.fsync else {"fsync": "off", "full_page_writes": "off"}
@@ -222,12 +234,16 @@ def reachable_programs(programs: Path, area: Path, account: Account | None) -> P
     """The programs' folder, or a copy of it in the area if the account cannot reach the original."""
     if reachable(programs / "bin", account):
         return programs
-    copy = area / "pginstall"
+    copy = area / "programs"
     if not copy.exists():
-        part = area / f"pginstall.part-{os.getpid()}"
-        shutil.copytree(programs, part, ignore=shutil.ignore_patterns("include"))
+        part = area / f"programs.part-{os.getpid()}"
+        package = programs.parent
+        # The programs find the wheel's own libraries by a path relative to theirs, so the layout must stay.
+        for folder in (package, package.with_name(f"{package.name}.libs")):
+            if folder.exists():
+                shutil.copytree(folder, part / folder.name, ignore=shutil.ignore_patterns("include", "__pycache__"))
         part.rename(copy)
-    return copy
+    return copy / programs.parent.name / programs.name
 
 
 def answers(dsn: str, timeout_seconds: float = 5.0) -> bool:

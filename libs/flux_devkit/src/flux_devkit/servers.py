@@ -2,17 +2,19 @@
 
 The order: servers that are given (`FLUX_KAFKA_BOOTSTRAP`, `FLUX_POSTGRES_DSN`), each for itself; then containers
 where a Docker engine answers; then the embedded ones. `FLUX_STACK=embedded` or `FLUX_STACK=containers` settles the
-choice among the last two. Nothing given is ever started, stopped or changed by us.
+choice among the last two. Nothing given is ever started, stopped or changed by us. An address in the environment
+that is a place's own embedded server's (a shell that sourced `dev.env` calls `up` again) does not count as given.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from flux_devkit.errors import DevkitError, StartFailed
 from flux_devkit.home import Home, Say, quiet
@@ -80,13 +82,15 @@ def choose_kafka(
 ) -> KafkaServer:
     """The Kafka to use, not yet begun. Raises DevkitError for an unknown `FLUX_STACK`."""
     environ = os.environ if environ is None else environ
-    if given := environ.get("FLUX_KAFKA_BOOTSTRAP"):
+    embedded = EmbeddedKafka(place.home, place.data / "kafka", options, place.logs / "kafka.log", place.hold, place.say)
+    given = environ.get("FLUX_KAFKA_BOOTSTRAP")
+    if given and not (embedded.has_address and given == embedded.bootstrap):
         return GivenKafka(given)
     if choose_kind(environ) == "containers":
         from flux_devkit.containers import ContainerKafka
 
         return ContainerKafka()
-    return EmbeddedKafka(place.home, place.data / "kafka", options, place.logs / "kafka.log", place.hold, place.say)
+    return embedded
 
 
 def choose_postgres(
@@ -94,13 +98,15 @@ def choose_postgres(
 ) -> PostgresServer:
     """The PostgreSQL to use, not yet begun. Raises DevkitError for an unknown `FLUX_STACK`."""
     environ = os.environ if environ is None else environ
-    if given := environ.get("FLUX_POSTGRES_DSN"):
+    embedded = EmbeddedPostgres(place.data / "postgres", options, place.logs / "postgres.log", place.hold)
+    given = environ.get("FLUX_POSTGRES_DSN")
+    if given and not (embedded.has_address and given == embedded.dsn):
         return GivenPostgres(given)
     if choose_kind(environ) == "containers":
         from flux_devkit.containers import ContainerPostgres
 
         return ContainerPostgres()
-    return EmbeddedPostgres(place.data / "postgres", options, place.logs / "postgres.log", place.hold)
+    return embedded
 
 
 def choose_kind(environ: Mapping[str, str]) -> str:
@@ -110,16 +116,31 @@ def choose_kind(environ: Mapping[str, str]) -> str:
         return wanted
     if wanted not in (None, "", "auto"):
         raise DevkitError(f"FLUX_STACK is {wanted!r}; it may be {' or '.join(KINDS)}")
-    return "containers" if docker_answers() else "embedded"
+    return "containers" if docker_answers(environ) else "embedded"
 
 
-def docker_answers() -> bool:
+def docker_answers(environ: Mapping[str, str]) -> bool:
     """Whether a Docker engine answers; quick where there is none."""
-    if shutil.which("docker") is None and "DOCKER_HOST" not in os.environ:
+    if not something_listens(environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"):
         return False
     from flux_devkit.containers import engine_answers
 
     return engine_answers()
+
+
+def something_listens(address: str) -> bool:
+    """Whether a `unix://` or `tcp://` address accepts a connection; any other kind is left to Docker's own client."""
+    parts = urlsplit(address)
+    try:
+        if parts.scheme in ("tcp", "http", "https"):
+            socket.create_connection((parts.hostname or "", parts.port or 2375), timeout=3).close()
+        elif parts.scheme == "unix":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(3)
+                probe.connect(parts.path)
+    except OSError:
+        return False
+    return True
 
 
 class GivenKafka:

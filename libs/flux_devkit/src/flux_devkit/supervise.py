@@ -166,13 +166,15 @@ class Supervised:
         self.stop()
 
     def pause(self) -> None:
-        """SIGSTOP the program, then all its descendants (a stopped program starts no more of them)."""
+        """SIGSTOP the program, then all its descendants (a stopped program starts no more); returns when all stand."""
         if self._process is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._process.suspend()
-            for process in self._descendants():
+            descendants = self._descendants()
+            for process in descendants:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.suspend()
+            _wait_until_stopped([self._process, *descendants])
 
     def resume(self) -> None:
         """SIGCONT all descendants of the program, then the program."""
@@ -185,6 +187,15 @@ class Supervised:
         with contextlib.suppress(psutil.NoSuchProcess):
             return self._process.children(recursive=True) if self._process else []
         return []
+
+
+def _wait_until_stopped(processes: Sequence[psutil.Process], timeout_seconds: float = 5.0) -> None:
+    """The kernel stops a process some time after the signal; one in the middle of disk I/O may take its time."""
+    deadline = time.monotonic() + timeout_seconds
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while process.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+                time.sleep(0.005)
 
 
 def wait_until_gone(pids: Sequence[int], timeout_seconds: float) -> list[int]:
