@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from flux_audit.domain.tree_head import Algorithm, NoteSignature, TreeHead, key_id, signed_note, verifier_key
+from flux_audit.domain.tree_head import (
+    Algorithm,
+    NoteSignature,
+    TreeHead,
+    key_id,
+    log_origin,
+    signed_note,
+    verifier_key,
+)
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Classification, FluxError
 
@@ -56,6 +64,14 @@ class TreeHeadSigner:
     def verifier_key(self, origin: str) -> str:
         """Return the string by which anyone can verify the heads of `origin`: `name+key id+base64`."""
         return verifier_key(origin, self._algorithm, self._public)
+
+
+def log_verifier_key(key_file: Path, prefix: str, agency_id: str) -> str:
+    """Return the verifier key string of an agency's log, from the private key's file and the origins' prefix.
+
+    Raises `FluxError` SETTINGS_INVALID where the key cannot be used.
+    """
+    return TreeHeadSigner.from_file(key_file).verifier_key(log_origin(prefix, agency_id))
 
 
 def _refused(message: str) -> FluxError:

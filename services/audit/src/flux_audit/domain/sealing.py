@@ -4,6 +4,8 @@ Theory. Facts are sealed in the order of their offsets, at the leaves `size … 
 unique in the agency's log. A fact seen again with the same bytes is a *duplicate* and makes nothing. Nothing else is
 ever lost: what cannot be read is sealed as type `unreadable`, what carries a known id with other bytes as type
 `conflict`, each under an id derived from its position, and both are alerted.
+A fact that is in the log already is told by its leaf: encoded again as that leaf, the same fact makes the same hash
+(`known_facts`). So the log needs no second digest, and what counts as "the same" is exactly what was sealed.
 Authority. The frontier and the ids already sealed, both read under the lock of the agency's head row.
 """
 
@@ -16,7 +18,7 @@ from typing import Any, Final
 
 from flux_audit.domain.entry import EntryRefused, Fact, entry_bytes
 from flux_audit.domain.merkle import Appended, Frontier, append, leaf_hash
-from flux_common.kernel.ids import decided_id
+from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id
 from flux_common.kernel.positions import Position
 
 UNREADABLE: Final = "unreadable"
@@ -58,6 +60,19 @@ class Leaf:
     hash: bytes
     position: Position
 
+    @property
+    def receipt_for(self) -> str | None:
+        """Return the id of the event whose receipt somebody waits for; nobody waits for the reserved agency's."""
+        return self.fact.event_id if self.fact.receipt and self.fact.agency_id != SYSTEM_AGENCY else None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedLeaf:
+    """A leaf that is in the log: its index, and its hash (32 bytes)."""
+
+    seq: int
+    hash: bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
@@ -78,6 +93,26 @@ def seal(agency_id: str, frontier: Frontier, arrivals: Iterable[Arrival], known:
             leaves.append(leaf)
             seen[leaf.fact.fact_id] = leaf.fact_sha256
     return Sealed(tuple(leaves), append(frontier, [leaf.hash for leaf in leaves]), fates)
+
+
+def known_facts(arrivals: Iterable[Arrival], sealed: Mapping[str, SealedLeaf]) -> dict[str, str]:
+    """Return, for each arriving id that is `sealed`, the SHA-256 of the arrival that is that leaf's fact.
+
+    Where no arrival of the id is, the SHA-256 is empty: every one of them is a conflict.
+    """
+    known = dict.fromkeys(sealed, "")
+    for arrival in arrivals:
+        fact = arrival.fact
+        if fact is not None and fact.fact_id in sealed and _is_leaf(fact, sealed[fact.fact_id]):
+            known[fact.fact_id] = arrival.sha256
+    return known
+
+
+def _is_leaf(fact: Fact, leaf: SealedLeaf) -> bool:
+    try:
+        return leaf_hash(entry_bytes(fact, leaf.seq)) == leaf.hash
+    except EntryRefused:
+        return False
 
 
 def _judge(agency_id: str, seq: int, arrival: Arrival, seen: Mapping[str, str]) -> tuple[Fate, Leaf | None]:

@@ -1,0 +1,1 @@
+"""The facts lane, and what signs the trees: gather → decide → act."""
