@@ -39,7 +39,7 @@ def root(
     if os.environ.get("_FLUX_ETL_COMPLETE"):
         return
     environment.adopt_dev_env(os.environ, Path.cwd())
-    _configure_logging(verbose)
+    environment.log_level = "info" if verbose else "error"
 
 
 app.command("submit")(runs.submit)
@@ -97,11 +97,3 @@ def _told(ended: Ended) -> int:
     if ended.next_step:
         say(f"  next: {ended.next_step}")
     return ended.status
-
-
-def _configure_logging(verbose: bool) -> None:
-    """Keep libraries quiet, and everything on standard error."""
-    from flux_common.observability.logging import configure_logging
-    from flux_common.settings import LogSettings
-
-    configure_logging("flux-etl", LogSettings(level="info" if verbose else "error", format="console"))

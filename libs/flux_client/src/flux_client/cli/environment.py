@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from flux_client.cli.exits import Ended, Exit
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Needs = TypeVar("Needs", bound=SectionSet)
 
 DEV_ENV: Final = Path(".flux") / "dev.env"
+log_level: Literal["info", "error"] = "error"  # of what the client logs to standard error; `--verbose` raises it
 UP_HINT: Final = "`make up` starts a development installation and writes .flux/dev.env, or set the variable"
 
 
@@ -60,10 +61,12 @@ def _named(path: str) -> Path:
 
 
 def load_settings(needs: type[Needs]) -> Needs:
-    """Return the settings that a command needs; every fault at once."""
+    """Return the settings that a command needs; every fault at once. From here on, logs go to standard error."""
     from flux_common.kernel.errors import FluxError
-    from flux_common.settings import load
+    from flux_common.observability.logging import configure_logging
+    from flux_common.settings import LogSettings, load
 
+    configure_logging("flux-etl", LogSettings(level=log_level, format="console"))
     try:
         return load(needs)
     except FluxError as error:
