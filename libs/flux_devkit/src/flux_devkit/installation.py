@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from flux_audit.adapters.signer import log_verifier_key
 from flux_client.development import EXAMPLE_AGENCIES, DevelopmentAgency, write_development_registry
 from flux_client.keys import ensure_key, private_key_path
 from flux_common.kafka.admin import create_topics
@@ -24,6 +25,7 @@ from flux_devkit.services import ServiceOptions
 
 SERVICES = ("ingest", "checkpoint", "transform", "audit")
 TREE_HEAD_KEY = "audit-tree-heads"
+ORIGIN_PREFIX = "flux.example/development"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class Installation:
         """Return the Kafka settings of a client of this installation."""
         return KafkaSettings(bootstrap=self.servers.kafka_bootstrap, topic_prefix=self.topic_prefix)
 
+    def verifier_key(self, agency_id: str) -> str:
+        """Return what a verifier of an agency's log is given: the note verifier key of its origin."""
+        return log_verifier_key(private_key_path(self.keys, TREE_HEAD_KEY), ORIGIN_PREFIX, agency_id)
+
     @property
     def admin_dsn(self) -> str:
         """The superuser's DSN of this installation's database."""
@@ -104,7 +110,10 @@ class Installation:
         if service == "ingest":
             variables |= {"FLUX_AGENCIES_FILE": str(self.keys / "agencies.yaml")}
         if service == "audit":
-            variables |= {"FLUX_AUDIT_KEY_FILE": str(private_key_path(self.keys, TREE_HEAD_KEY))}
+            variables |= {
+                "FLUX_AUDIT_KEY_FILE": str(private_key_path(self.keys, TREE_HEAD_KEY)),
+                "FLUX_AUDIT_ORIGIN_PREFIX": ORIGIN_PREFIX,
+            }
         return {**variables, **self.overrides.get(service, {})}
 
     def services(self, names: Sequence[str] = SERVICES) -> list[ServiceOptions]:
