@@ -7,8 +7,6 @@ was given stays as it was. Used in-process by tests and the demo; `background.py
 
 from __future__ import annotations
 
-import time
-
 from flux_devkit.home import Home, Say, quiet
 from flux_devkit.kafka import KafkaOptions
 from flux_devkit.postgres import PostgresOptions
@@ -29,14 +27,13 @@ class Stack:
 
     def start(self) -> Servers:
         """Start both and wait until both answer; nothing is left running if one does not. Raises DevkitError."""
-        begun = time.monotonic()
         try:
             for name, server in (("PostgreSQL", self.postgres), ("Kafka", self.kafka)):
                 self._say(f"starting {name} ({server.kind})")
                 server.begin()
             for name, server in (("PostgreSQL", self.postgres), ("Kafka", self.kafka)):
                 server.wait_ready()
-                self._say(f"{name} answers after {time.monotonic() - begun:.1f} s")
+                self._say(f"{name} answers")
         except BaseException:
             self.stop()
             raise
