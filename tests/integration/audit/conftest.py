@@ -35,6 +35,7 @@ from flux_common.postgres.lanes import PostgresLanes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PREFIX = "flux.example/audit"
+USUAL = Cadence()
 LANE = TopicPartition(AUDIT.name, 1)
 OTHER_LANE = TopicPartition(AUDIT.name, 2)
 NASAS_LANE = TopicPartition(AUDIT.name, fact_partition("nasa", AUDIT.kafka_partitions))
@@ -171,7 +172,7 @@ Benches = Callable[..., Bench]
 def benches(audit_database: Database, signer: TreeHeadSigner) -> Benches:
     """Make processes on this test's database; keywords are a cadence, a memory, another hand that signs."""
 
-    def make(cadence: Cadence = Cadence(), **more: Any) -> Bench:
+    def make(cadence: Cadence = USUAL, **more: Any) -> Bench:
         return Bench(audit_database, signer, cadence, **more)
 
     return make

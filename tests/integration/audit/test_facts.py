@@ -115,7 +115,9 @@ async def test_a_transaction_that_fails_leaves_nothing(benches: Benches) -> None
     broken = benches(hand=BrokenHand())
     with pytest.raises(RuntimeError):
         await broken.feed([fact(1), fact(2)])
-    left = [await broken.rows("nasa", f"SELECT 1 FROM {table}") for table in ("audit_log", "nodes", "tree_heads", "outbox")]
+    left = [
+        await broken.rows("nasa", f"SELECT 1 FROM {table}") for table in ("audit_log", "nodes", "tree_heads", "outbox")
+    ]
     (lane,) = await broken.rows("nasa", "SELECT next_offset FROM lanes")
     successor = benches()
     await successor.feed([fact(1), fact(2)])

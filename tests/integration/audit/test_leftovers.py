@@ -12,6 +12,7 @@ from flux_common.observability import metrics
 
 from .conftest import LANE, NASAS_LANE, NOW, Bench, Benches, fact
 
+
 async def sizes(bench: Bench) -> list[int]:
     return [head["size"] for head in await bench.outbox(TREE_HEADS.name) if "size" in head]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from flux_audit.domain.entry import Fact
 from flux_audit.domain.merkle import Frontier, append, leaf_hash
-from flux_audit.domain.sealing import Arrival, Fate, Sealed, seal
-from flux_common.kernel.ids import sha256_hex
+from flux_audit.domain.sealing import Arrival, Fate, Sealed, SealedLeaf, known_facts, seal
+from flux_common.kernel.ids import SYSTEM_AGENCY, sha256_hex
 from flux_common.kernel.positions import TopicPartition
 
 LANE = TopicPartition("flux-internal.audit.v1", 3)
@@ -90,3 +90,32 @@ def test_ids_of_what_audit_states_are_derived() -> None:
 
     assert one == again
     assert one.fact.fact_id != elsewhere.fact.fact_id
+
+
+def test_a_sealed_fact_is_known_by_its_leaf() -> None:
+    """Encoded again as the leaf it became, the same fact has the same hash; whatever differs in it does not."""
+    first = seal("nasa", Frontier(), [arrival(0, fact(0)), arrival(1, fact(1))], {}).leaves[1]
+    sealed = {"fact-1": SealedLeaf(first.seq, first.hash)}
+    same, other = arrival(7, fact(1), "same"), arrival(8, replace(fact(1), outcome="failed"), "other")
+
+    assert known_facts([same, other, arrival(9, fact(2)), arrival(10, None)], sealed) == {"fact-1": same.sha256}
+    assert known_facts([other], sealed) == {"fact-1": ""}
+    assert known_facts([arrival(9, replace(fact(1), refs={"ratio": 0.5}))], sealed) == {"fact-1": ""}
+    assert fates(seal("nasa", Frontier(), [same, other], known_facts([same, other], sealed))) == [
+        Fate.DUPLICATE,
+        Fate.CONFLICT,
+    ]
+
+
+def test_a_receipt_is_for_the_event_that_a_fact_names() -> None:
+    """The named event, else the fact itself; none where none is wanted, or where nobody can receive it."""
+    wanted = replace(fact(1), receipt=True)
+    facts = [
+        wanted,
+        replace(wanted, refs={"event_id": "event-1"}),
+        fact(1),
+        replace(wanted, agency_id=SYSTEM_AGENCY),
+    ]
+    receipts = [seal(one.agency_id, Frontier(), [arrival(0, one)], {}).leaves[0].receipt_for for one in facts]
+
+    assert receipts == ["fact-1", "event-1", None, None]
