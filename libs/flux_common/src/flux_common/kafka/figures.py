@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer
 from prometheus_client import Gauge
 
 from flux_common.kafka.owned import Owned, State
@@ -27,7 +25,7 @@ class LaneFigures:
         self._clock = clock
         self._shown: set[Series] = set()
 
-    def measure(self, lanes: Iterable[Owned], consumer: AIOKafkaConsumer) -> None:
+    def measure(self, lanes: Iterable[Owned]) -> None:
         """Write every gauge anew for `lanes`."""
         lanes = list(lanes)
         found: dict[Series, float] = {}
@@ -39,15 +37,15 @@ class LaneFigures:
                 key = (metrics.lanes_untaken, (topic, f"{state}: {why}"))
             found[key] = found.get(key, 0) + number
         for owned in lanes:
-            self._measure_one(owned, consumer, found)
+            self._measure_one(owned, found)
         metrics.topics_unregistered.set(len({o.tp.topic for o in lanes if o.state is State.IGNORED}))
         self._show(found)
 
-    def _measure_one(self, owned: Owned, consumer: Any, found: dict[Series, float]) -> None:
+    def _measure_one(self, owned: Owned, found: dict[Series, float]) -> None:
         labels = (owned.tp.topic, str(owned.tp.kafka_partition))
         if owned.state is State.STOPPED:
             found[metrics.lanes_stopped, (*labels, owned.why)] = 1
-        if owned.lane is None or (end := consumer.highwater(owned.broker)) is None:
+        if owned.lane is None or (end := owned.highwater) is None:
             return
         lag = max(end - owned.lane.next_offset, 0)
         found[metrics.lane_lag_records, labels] = lag

@@ -161,7 +161,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             if self._rebalancing or now - self._polled < self._settings.max_poll_interval_ms / 1000:
                 self._on_tick()
             self._look_at_ignored()
-            self._figures.measure(self._owned.values(), self._consumer)
+            self._figures.measure(self._owned.values())
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), 1.0)
         self._ended.set()
@@ -181,7 +181,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._commit()
         for owned in self._owned.values():
             owned.drop()
-        self._figures.measure((), self._consumer)
+        self._figures.measure(())
         await _stop(self._consumer)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -280,7 +280,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             self._looked = now
             for tp, owned in self._owned.items():
                 if owned.idle and tp not in fetched:
-                    self._tick_if_due(owned, await self._consumer.position(tp), now)
+                    self._tick_if_due(owned, await owned.position(), now)
         if self._work.advised and now - self._committed >= COMMIT_SECONDS:
             self._committed = now
             self._spawn(self._commit())
@@ -291,15 +291,15 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         behind = position - owned.lane.next_offset
         controls = behind > 0 and now - owned.touched >= self._limits.quiet_s
         waited = self._watermarks and now - owned.ticked >= self._limits.watermark_s
-        caught_up = waited and behind >= 0 and self._at_end(owned.broker, position)
+        caught_up = waited and behind >= 0 and self._at_end(owned, position)
         if controls or caught_up:
             self._work.tick(owned, position, caught_up=caught_up)
 
-    def _at_end(self, tp: BrokerPartition, position: int) -> bool:
+    def _at_end(self, owned: Owned, position: int) -> bool:
         """Tell whether a poll of late saw nothing behind `position`; a stopped broker looks like the end, too."""
-        polled_ms = self._consumer.last_poll_timestamp(tp)
+        polled_ms = owned.polled_ms
         fresh = polled_ms is not None and millis(self._clock.now()) - polled_ms < self._limits.fresh_s * 1000
-        return bool(fresh and self._consumer.highwater(tp) == position)
+        return fresh and owned.highwater == position
 
     def _out_of_range(self, offsets: dict[BrokerPartition, int]) -> None:
         """Let the store judge lanes whose next offset the broker does not have."""

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as BrokerPartition
@@ -28,6 +28,9 @@ from aiokafka.errors import IllegalStateError
 
 from flux_common.kafka.records import received
 from flux_common.kernel.positions import Lane, Received, TopicPartition
+
+# What the client says of a partition that is not assigned, or between two assignments.
+NOT_ASSIGNED: Final = (IllegalStateError, AssertionError)
 
 
 class State(StrEnum):
@@ -60,13 +63,33 @@ class Owned:
         self.ticked = 0.0
         self.tries = 0
         self._stop_fetching()
-        with suppress(IllegalStateError):  # a made-up position, so that the client asks the group for none
+        with suppress(*NOT_ASSIGNED):  # a made-up position, so that the client asks the group for none
             self._consumer.seek(broker, 0)
 
     @property
     def idle(self) -> bool:
         """Tell whether the lane is taken and nothing of it waits or is worked."""
         return self.state is State.READY and self.task is None and not self.buffer
+
+    @property
+    def highwater(self) -> int | None:
+        """Return the end of the log at the last poll; None if unknown."""
+        with suppress(*NOT_ASSIGNED):
+            return self._consumer.highwater(self.broker)  # type: ignore[no-any-return]
+        return None
+
+    @property
+    def polled_ms(self) -> int | None:
+        """Return when the broker last answered for this partition, in milliseconds since 1970; None if never."""
+        with suppress(*NOT_ASSIGNED):
+            return self._consumer.last_poll_timestamp(self.broker)  # type: ignore[no-any-return]
+        return None
+
+    async def position(self) -> int:
+        """Return where the client goes on; it does not suspend for a lane that is ready. -1 if not assigned."""
+        with suppress(*NOT_ASSIGNED):
+            return await self._consumer.position(self.broker)  # type: ignore[no-any-return]
+        return -1
 
     def begin(self, lane: Lane, now: float) -> None:
         """Go on where a Take says."""
@@ -77,7 +100,7 @@ class Owned:
     def resume(self) -> None:
         """Be fetched, as a lane that is taken."""
         self.state = State.READY
-        with suppress(IllegalStateError):  # revoked meanwhile
+        with suppress(*NOT_ASSIGNED):  # revoked meanwhile
             self._consumer.resume(self.broker)
 
     def rewind(self, now: float) -> None:
@@ -90,7 +113,7 @@ class Owned:
     def refetch(self, now: float) -> None:
         """Let the client go on behind the last buffered record, wherever it thinks it is."""
         self.touched = now
-        with suppress(IllegalStateError):
+        with suppress(*NOT_ASSIGNED):
             self._consumer.seek(self.broker, self.expected)
 
     def receive(self, records: Sequence[Any], now: float) -> None:
@@ -126,5 +149,5 @@ class Owned:
         self.buffer.clear()
 
     def _stop_fetching(self) -> None:
-        with suppress(IllegalStateError):
+        with suppress(*NOT_ASSIGNED):
             self._consumer.pause(self.broker)

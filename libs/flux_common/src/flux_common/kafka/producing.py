@@ -107,16 +107,32 @@ def judged(failed: Sequence[BaseException | None], events: Sequence[Outgoing], f
 
 async def discard(producer: AIOKafkaProducer) -> None:
     """Close a producer in order, or cut it off when that takes too long; never raises an error of Kafka."""
+    doubts = _doubts(producer)
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
             await producer.stop()
-        return
     except PRODUCER_ERRORS:
-        pass
-    sender = producer._sender.sender_task
-    if sender is not None:
-        sender.cancel()
+        await _cut_off(producer)
+    for future in doubts:
+        if future.done() and not future.cancelled():
+            future.exception()  # seen: every send was awaited, and these say the same again
+
+
+async def _cut_off(producer: AIOKafkaProducer) -> None:
+    """End what `stop` waits for in vain."""
+    if producer._sender.sender_task is not None:
+        producer._sender.sender_task.cancel()
     producer._message_accumulator.fail_all(KafkaError("The producer was given up"))
     with suppress(*PRODUCER_ERRORS):
         async with asyncio.timeout(CLOSE_SECONDS):
             await producer.client.close()
+
+
+def _doubts(producer: AIOKafkaProducer) -> list[asyncio.Future[Any]]:
+    """Return the futures of the client's own that nobody awaits once a producer is given up."""
+    accumulator, transactions = producer._message_accumulator, producer._txn_manager
+    batches = [batch for queued in accumulator._batches.values() for batch in queued] + list(
+        accumulator._pending_batches
+    )
+    waiter = getattr(transactions, "_transaction_waiter", None)
+    return [batch._drain_waiter for batch in batches] + ([waiter] if waiter is not None else [])

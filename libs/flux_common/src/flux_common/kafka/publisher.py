@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer
 
 from flux_common.contracts.catalogue import RELAY_CURSOR, RELAY_CURSORS
 from flux_common.contracts.envelope import Outgoing, headers_for
-from flux_common.kafka.admin import Admin
+from flux_common.kafka.admin import Admin, TopicFacts
 from flux_common.kafka.errors import PublishRefused, unavailable
 from flux_common.kafka.follow import TopicFollower
 from flux_common.kafka.names import Names
@@ -37,6 +37,7 @@ SEND_SECONDS: Final = 30.0
 OPEN_SECONDS: Final = 30.0
 PUBLISH_SECONDS: Final = 12.0  # below the transaction's own time-out, so that we know first
 TRANSACTION_TIMEOUT_MS: Final = 15_000
+METADATA_LAG_SECONDS: Final = 2.0
 CURSOR_TAIL: Final = 1_000  # offsets before the end to look for the last cursor in: never compacted
 SERVICES: Final = ("ingest", "checkpoint", "audit")
 
@@ -175,11 +176,20 @@ class TransactionalPublisher:
         """Refuse events of topics that are not there, before a send waits for them in vain."""
         unknown = {event.topic for event in events} - set(self._known)
         if unknown:
-            present = await self._admin.describe(sorted(unknown))
+            present = await self._present(sorted(unknown))
             self._known |= {name: facts.kafka_partitions for name, facts in present.items()}
         for index, event in enumerate(events):
             if (event.kafka_partition or 0) >= self._known.get(event.topic, 0):
                 raise PublishRefused(index, Code.TOPIC_MISSING, f"{event.topic} is missing, forbidden or too small")
+
+    async def _present(self, topics: Sequence[str]) -> dict[str, TopicFacts]:
+        """Describe topics; one that was created just now may be unknown to this broker for a moment."""
+        deadline = self._clock.monotonic() + METADATA_LAG_SECONDS
+        while True:
+            present = await self._admin.describe(topics)
+            if len(present) == len(topics) or self._clock.monotonic() >= deadline:
+                return present
+            await asyncio.sleep(0.2)
 
     def _cursor_event(self, cursor: int) -> Outgoing:
         event_id = str(derived_id([RELAY_CURSOR.ce_type, self._key, cursor]))
