@@ -27,7 +27,7 @@ from flux_transform.transforms.registry import Rows
 pa.set_memory_pool(pa.system_memory_pool())
 _TRANSFORMS = registry.load_all()
 _STATUS = Path("/proc/self/statm")
-text.language("The language model is read with the first text, so that each worker has it from the start.")
+text.prepare()
 
 
 @dataclass(frozen=True, slots=True)

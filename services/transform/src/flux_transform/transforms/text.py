@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Final
 
 import chardet
+import numpy as np
 import py3langid
 import pyarrow as pa
 from rensa import RMinHash
@@ -34,7 +35,7 @@ UNDETERMINED: Final = "und"
 _MINHASH_SEED: Final = 42
 _MINHASH_CHARS: Final = 2**20
 _SHINGLE_WORDS: Final = 5
-_LANGUAGE_CHARS: Final = 20_000
+_LANGUAGE_CHARS: Final = 4_000
 _LANGUAGE_LETTERS_MIN: Final = 20
 _CONTROLS_PER_MILLE_MAX: Final = 1
 # UTF-32 before UTF-16: the little-endian mark of the one begins with that of the other.
@@ -160,26 +161,32 @@ def normalise(text: str, limits: Limits) -> str:
     plain = _LINE_ENDS.sub("\n", text)
     if plain.isascii():
         return plain
-    if _marks_run(limits.combining_run_max).search(plain):
+    if _longest_run(plain) > limits.combining_run_max:
         raise Rejected(Code.OBJECT_TOO_LARGE, f"more than {limits.combining_run_max} combining marks in a row")
     return unicodedata.normalize("NFC", plain)
 
 
+def _longest_run(text: str) -> int:
+    """Return the length of the longest run of combining marks in a text."""
+    marks = _combining()[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)]
+    if not marks.any():
+        return 0
+    others = np.flatnonzero(~marks)
+    return int(np.diff(others, prepend=-1, append=len(marks)).max()) - 1
+
+
 @cache
-def _marks_run(longest: int) -> re.Pattern[str]:
-    """Return the pattern of a run of combining marks (canonical combining class not 0) that is too long."""
-    marks = [point for point in range(sys.maxunicode + 1) if unicodedata.combining(chr(point))]
-    return re.compile(f"[{''.join(_ranges(marks))}]{{{longest + 1}}}")
+def _combining() -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return, by code point, whether it is a combining mark (its canonical combining class is not 0)."""
+    marks = np.zeros(sys.maxunicode + 1, dtype=np.bool_)
+    marks[[point for point in range(sys.maxunicode + 1) if unicodedata.combining(chr(point))]] = True
+    return marks
 
 
-def _ranges(points: list[int]) -> Iterator[str]:
-    """Yield the parts of a character class for ascending code points."""
-    first = last = points[0]
-    for point in [*points[1:], sys.maxunicode + 2]:
-        if point != last + 1:
-            yield f"\\U{first:08x}-\\U{last:08x}"
-            first = point
-        last = point
+def prepare() -> None:
+    """Read the language model and the table of marks, which are otherwise read with the first text."""
+    language("The language model is read with the first text that has letters enough.")
+    _combining()
 
 
 def language(text: str) -> str:
@@ -197,7 +204,7 @@ def minhash(text: str) -> list[int]:
         return []
     last = max(1, len(words) - _SHINGLE_WORDS + 1)
     signature = RMinHash(num_perm=MINHASH_PERMUTATIONS, seed=_MINHASH_SEED)
-    signature.update(sorted({" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(last)}))
+    signature.update(list({" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(last)}))
     return [int(value) for value in signature.digest()]
 
 
