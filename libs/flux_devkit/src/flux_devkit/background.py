@@ -1,4 +1,4 @@
-"""A stack that stays after the command that started it: `up`, `down`, `status`.
+"""Servers and services that stay after the command that started them: `up`, `down`, `status`.
 
 Theory. `up` starts a background process (this module run as a program) that owns the stack: the servers' lifelines
 end in it, so ending it ends them, however it ends. `stack.lock` is the one authority on whether anything runs. The
@@ -29,7 +29,8 @@ import psutil
 
 from flux_devkit.errors import DevkitError
 from flux_devkit.home import Home, Say, locate, quiet, try_lock, write_private
-from flux_devkit.provision import provision
+from flux_devkit.provision import development_installation, provision, services_wanted
+from flux_devkit.services import Services
 from flux_devkit.stack import Stack, development_place
 from flux_devkit.supervise import tail
 
@@ -186,15 +187,23 @@ def _own(home: Home, lock: int, report: Report) -> None:
     me = psutil.Process()
     write_private(home.root / "stack.json", json.dumps({"pid": me.pid, "created": me.create_time()}))
     stack = Stack(development_place(home, (lock,), lambda line: report.send(say=line)))
+    services: Services | None = None
     try:
         servers = stack.start()
-        home.write_dev_env(provision(home, servers))
+        variables = provision(home, servers)
+        if services_wanted():
+            report.send(say="starting ingest, checkpoint, transform and audit")
+            services = Services(development_installation(home, servers).services(), home.logs)
+            services.start()
+        home.write_dev_env(variables)
         report.send(stands="up")
         while True:
             signal.pause()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request must not interrupt the first
         _forget(home)
+        if services is not None:
+            services.stop()
         stack.stop()
 
 

@@ -1,4 +1,4 @@
-"""The command `flux-dev`: a real Kafka and a real PostgreSQL on this machine, up and down.
+"""The command `flux-dev`: a real Kafka, a real PostgreSQL and the four services of Flux on this machine, up and down.
 
 Exit status: 0 for done (also when there was nothing to do), 1 for an error, with one clear message on stderr.
 """
@@ -21,7 +21,7 @@ LOGS = ("stack", "kafka", "postgres", "maven")
 
 app = typer.Typer(
     name="flux-dev",
-    help="A real Kafka and a real PostgreSQL for development: no Docker needed. Everything is kept below .flux/.",
+    help="A whole Flux for development, on a real Kafka and a real PostgreSQL: no Docker needed. All is below .flux/.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,10 +40,11 @@ def main() -> None:
 
 @app.command()
 def up() -> None:
-    """Start Kafka and PostgreSQL in the background and write .flux/dev.env.
+    """Start Kafka, PostgreSQL and the four services in the background and write .flux/dev.env.
 
     Fine if they are up already. Given servers (FLUX_KAFKA_BOOTSTRAP, FLUX_POSTGRES_DSN) are used as they are; with a
     Docker engine they run in containers; else embedded (FLUX_STACK=embedded or containers settles it).
+    FLUX_UP=servers leaves the services out.
     """
     home = locate()
     started = background.up(home, say=out.print)
@@ -92,6 +93,25 @@ def logs(
         raise typer.Exit(subprocess.run(command, check=False).returncode)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+
+
+@app.command()
+def oracle(
+    database: Annotated[str, typer.Option("--database", help="The installation's database.")] = "flux",
+    topic_prefix: Annotated[str, typer.Option("--topic-prefix", help="What its topics begin with.")] = "",
+    agency: Annotated[
+        list[str] | None, typer.Option("--agency", help="Each of its agencies; default: the examples.")
+    ] = None,
+    settled: Annotated[bool, typer.Option("--settled", help="All work is done: nothing may wait.")] = False,
+    files: Annotated[bool, typer.Option("--files/--no-files", help="Look into file:// destinations.")] = True,
+) -> None:
+    """Hold an installation on the servers that are up against I1 to I9. Exit status 1 if it breaks one."""
+    from flux_devkit.oracle import examine, installation_at
+
+    found = installation_at(locate(), database, topic_prefix, agency or [])
+    report = examine(found, settled=settled, quiescent=settled, files=files)
+    out.print(report.text(), markup=False)
+    raise typer.Exit(0 if report.clean else 1)
 
 
 def _print_variables(home: Home) -> None:

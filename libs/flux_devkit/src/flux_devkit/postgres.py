@@ -267,6 +267,12 @@ def create_database(dsn: str, name: str, template: str = "template1") -> str:
     return dsn_for(dsn, name)
 
 
+def ensure_database(dsn: str, name: str) -> str:
+    """Create a database unless it is there; the DSN for it."""
+    there = dsn_for(dsn, name)
+    return there if answers(there) else create_database(dsn, name)
+
+
 def drop_database(dsn: str, name: str) -> None:
     """Drop a database if it exists, together with whoever is connected to it."""
     _client_program("dropdb", f"--maintenance-db={dsn}", "--if-exists", "--force", name)

@@ -3,7 +3,7 @@
 Theory. Each file depends on the seed and its own number alone, so a larger archive begins with a smaller one's
 files. Texts, pictures (PNG) and documents (PDF) are small and valid, written by hand from their specifications
 (PNG: ISO/IEC 15948; PDF 1.4), so that no library's version changes a byte. A given share is spoiled in ways that a
-decoder meets in real archives (cut short, a flipped bit, an empty file, a foreign head, bytes that are no UTF-8);
+decoder meets in real archives (cut short, a flipped bit, an empty file, a foreign head, control characters);
 `Written` names those, and a transform must reject exactly them.
 """
 
@@ -124,9 +124,9 @@ def document(source: random.Random) -> bytes:
 
 
 def spoil_text(source: random.Random, content: bytes) -> bytes:
-    """Bytes that are no UTF-8 in the middle."""
-    middle = len(content) // 2
-    return content[:middle] + b"\xff\xfe\x80" + source.randbytes(4) + content[middle:]
+    """Compressed under a text's name, empty, or full of control characters: each passes some detector of encodings."""
+    controls = bytes(source.randrange(1, 9) for _ in range(40))
+    return source.choice([b"\x1f\x8b\x08\x00" + zlib.compress(content), b"", controls + content])
 
 
 def spoil_picture(source: random.Random, content: bytes) -> bytes:

@@ -34,9 +34,8 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
     async with lane_parts(service, TOPICS) as parts:
         ttl = timedelta(days=settings.run_ttl_days)
         parts.add_lanes("runs", (catalogue.RUNS.name,), AdmissionsHandler(parts.lanes, PostgresRuns, ttl, changed))
-        parts.add_lanes(
-            "progress", (catalogue.PROGRESS.name,), ReportsHandler(parts.lanes, PostgresRuns, backoff, changed)
-        )
+        reports = ReportsHandler(parts.lanes, PostgresRuns, backoff, changed)
+        parts.add_lanes("progress", (catalogue.PROGRESS.name,), reports, transactional=False)
         parts.add_relays()
         leases, patience = Leases(parts.database, parts.holder), patience_of(settings)
         rooms = Rooms(

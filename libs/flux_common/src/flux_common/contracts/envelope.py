@@ -22,6 +22,7 @@ from flux_common.kernel.positions import Received
 
 Headers = list[tuple[str, bytes]]
 HEADER_BYTES_MAX: Final = 16 * 1024
+HEADERS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ def read_envelope(record: Received) -> Envelope:
     Raises:
         ValidationFailed: a needed header is missing, repeated, oversized or not UTF-8.
     """
+    if len(record.headers) > HEADERS_MAX:
+        raise ValidationFailed(Code.HEADER_INVALID, "There are too many headers")
     texts = {name: _text(record, name) for name, _ in record.headers if name.startswith("ce_") or name == "traceparent"}
     if "ce_id" not in texts or "ce_type" not in texts:
         raise ValidationFailed(Code.HEADER_INVALID, "ce_id and ce_type are needed")

@@ -23,7 +23,7 @@ from flux_common.contracts.types import (
     Uuid,
 )
 
-Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:/@-]{0,255}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-][A-Za-z0-9 ._:/@-]{0,255}$")]
 RefName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 

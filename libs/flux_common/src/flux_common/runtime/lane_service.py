@@ -61,8 +61,12 @@ class LaneParts:
         *,
         accepts: Callable[[str], bool] | None = None,
         limits: LaneLimits | None = None,
+        transactional: bool = True,
     ) -> LaneLoop:
-        """Read `topics` (names, or one anchored pattern) in the group `flux-<service>-<name>`."""
+        """Read `topics` (names, or one anchored pattern) in the group `flux-<service>-<name>`.
+
+        `transactional` says whether the topics' producers use transactions, so that gaps between records are expected.
+        """
         service = self.service
         loop = LaneLoop(
             service.settings.kafka,
@@ -74,6 +78,7 @@ class LaneParts:
             jitter=jitter,
             accepts=accepts,
             limits=limits,
+            transactional=transactional,
             on_tick=lambda: service.health.tick(f"lanes-{name}"),
         )
         self.loops.append(loop)
