@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -232,3 +233,19 @@ async def test_writes_leave_nothing_else_behind_and_are_synced(tmp_path: Path, m
     assert synced[:3] == [str(tmp_path), str(tmp_path / "run"), str(tmp_path / "run/data")]
     assert synced[3].startswith(f"{folder}/.")
     assert synced[4:] == [str(folder)]
+
+
+async def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network shares refuse links; the file is renamed to its name instead."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    destination = LocalDestination("file:///x", tmp_path / "run", (tmp_path,))
+
+    await destination.put("a.bin", b"alpha")
+    await destination.put("a.bin", b"alpha")
+
+    assert await destination.get("a.bin") == b"alpha"
+    assert [path.name for path in (tmp_path / "run").glob("*")] == ["a.bin"]

@@ -101,6 +101,18 @@ async def test_an_object_that_takes_too_much_memory_is_rejected(open_workers: Op
     assert found.written == 1
 
 
+async def test_what_nobody_foresaw_costs_one_object(open_workers: Open) -> None:
+    """An error outside every list is the object's, and only its class is told; the service goes on."""
+    strange = FetchedObject("b", "", "text instead of bytes")  # type: ignore[arg-type]
+    async with open_workers() as workers:
+        found = await workers.work(task("text", *TEXTS, strange))
+
+    assert [(reject.key, reject.code, reject.detail) for reject in found.rejects] == [
+        ("b", Code.OBJECT_CORRUPT, "decoding failed (TypeError)")
+    ]
+    assert found.shards == slice_task.work_slice(task("text", *TEXTS)).shards
+
+
 async def test_a_segmentation_fault_costs_one_task(open_workers: Open) -> None:
     """Slices that are worked at the same time end as if nothing had happened."""
     async with open_workers() as workers:

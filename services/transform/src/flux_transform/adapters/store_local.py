@@ -10,6 +10,7 @@ are not followed, so a listing ends. The ETag is the time of the last change and
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import tempfile
@@ -23,6 +24,9 @@ from flux_transform.domain.failures import NotStored, Rejected, WorkFailed
 from flux_transform.domain.plan import Listed, PlannedObject
 
 _PAGE_OBJECTS = 1_000
+_NO_LINKS = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+)  # what file systems without links say
 
 Writer = Callable[[Path, bytes], None]
 
@@ -194,8 +198,12 @@ def _linked(path: Path, data: bytes) -> bool:
         os.link(written, path)
     except FileExistsError:
         return False
+    except OSError as problem:
+        if problem.errno not in _NO_LINKS:
+            raise
+        written.replace(path)  # not create-only, but a name holds its content's digest, so only equals can meet
     finally:
-        written.unlink()
+        written.unlink(missing_ok=True)
     return True
 
 

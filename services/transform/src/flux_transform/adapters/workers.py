@@ -1,12 +1,13 @@
 """Killable processes for hostile files (pebble): what dies or hangs takes one task with it, and no other.
 
-A slice is one task. If its process dies, hangs or runs out of memory, the slice is worked again one object at a time, so
-that only the guilty object is rejected; the rows of the others are then written by one more task, which makes the same
-bytes as if nothing had happened. Each object alone gets a process of its own: in a process that has worked before, an
-object near the memory limit passed in one run and died in the next (measured with a PDF that unfolds to 1 GB), and a
-verdict must not depend on what came before. Time is judged by processor time, which depends least on what else the
-machine does: used up, the object is rejected. If the wall clock runs out first, or the process was killed from outside
-(the decoders never send SIGKILL), that says something about the machine: the item fails and is tried again.
+A slice is one task. If its process dies, hangs, runs out of memory or raises what nobody foresaw, the slice is worked
+again one object at a time, so that only the guilty object is rejected; the rows of the others are then written by one
+more task, which makes the same bytes as if nothing had happened. Each object alone gets a process of its own: in a
+process that has worked before, an object near the memory limit passed in one run and died in the next (measured with a
+PDF that unfolds to 1 GB), and a verdict must not depend on what came before. Time is judged by processor time, which
+depends least on what else the machine does: used up, the object is rejected. If the wall clock runs out first, or the
+process was killed from outside (the decoders never send SIGKILL), that says something about the machine: the item fails
+and is tried again.
 
 Processes come from a fork server that has the decoders loaded and holds no socket or thread of this process.
 """
@@ -30,9 +31,10 @@ from flux_transform.domain.limits import Limits
 from flux_transform.domain.records import RejectedObject, SliceWork
 from flux_transform.ports import FetchedObject, SliceTask
 from flux_transform.transforms import slice_task
-from flux_transform.transforms.slice_task import ObjectWork
+from flux_transform.transforms.slice_task import DecoderFailed, ObjectWork
 
 _Result = TypeVar("_Result")
+_CASUALTIES: Final = (ProcessExpired, TimeoutError, MemoryError, DecoderFailed)
 _PRELOAD: Final = "flux_transform.transforms.slice_task"
 
 
@@ -74,7 +76,7 @@ class ProcessWorkers:
         """Work a slice (ports.Workers)."""
         try:
             return await _run(self._pool, self._limits.task_wall_seconds_max, slice_task.work_slice, task)
-        except (ProcessExpired, TimeoutError, MemoryError):
+        except _CASUALTIES:
             return await self._one_at_a_time(task)
 
     async def _one_at_a_time(self, task: SliceTask) -> SliceWork:
@@ -83,8 +85,11 @@ class ProcessWorkers:
         objects = (self._object(self._fresh, task, source) for source in task.objects)
         works = await together.all_of(objects, at_once=self._count)
         try:
-            return await _run(self._pool, self._limits.task_wall_seconds_max, slice_task.write, task, works)
-        except (ProcessExpired, TimeoutError, MemoryError) as problem:
+            return await _run(self._pool, self._limits.task_wall_seconds_max, slice_task.write_slice, task, works)
+        except DecoderFailed as problem:
+            message = f"The rows of a slice cannot be written ({problem})"
+            raise WorkFailed(Code.WORKER_FAILED, message, cause="transform") from problem
+        except _CASUALTIES as problem:
             raise _machine(f"writing a slice failed ({type(problem).__name__})") from problem
 
     async def _object(self, pool: ProcessPool, task: SliceTask, source: FetchedObject) -> ObjectWork:
@@ -95,6 +100,8 @@ class ProcessWorkers:
             return _rejected(source, *_verdict(problem.exitcode))
         except MemoryError:
             return _rejected(source, Code.OBJECT_TOO_LARGE, "decoding takes more memory than the limit")
+        except DecoderFailed as problem:
+            return _rejected(source, Code.OBJECT_CORRUPT, f"decoding failed ({problem})")
         except TimeoutError as problem:
             raise _machine("an object took too long by the wall clock") from problem
 

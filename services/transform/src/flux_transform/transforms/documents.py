@@ -19,6 +19,8 @@ import docx
 import pyarrow as pa
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_raw
+from docx.exceptions import PythonDocxError
+from docx.opc.exceptions import OpcError
 from docx.table import Table as DocxTable
 
 from flux_common.kernel.codes import Code
@@ -43,8 +45,10 @@ _DECODER_ERRORS: Final = (
     AttributeError,
     EOFError,
     LookupError,
-    NotImplementedError,
     OSError,
+    OpcError,
+    PythonDocxError,
+    RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,

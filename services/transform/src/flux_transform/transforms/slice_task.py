@@ -38,6 +38,10 @@ class ObjectWork:
     reject: RejectedObject | None = None
 
 
+class DecoderFailed(Exception):
+    """A decoder raised what nobody foresaw; only the name of the error's class crosses the border between processes."""
+
+
 def prepare(address_space_bytes: int) -> None:
     """Make this process fit for hostile files: no threads, no core dumps, a limit on address space.
 
@@ -53,7 +57,7 @@ def prepare(address_space_bytes: int) -> None:
 
 def work_slice(task: SliceTask) -> SliceWork:
     """Work a whole slice. The processor limit only ends a hanging process whose parent was killed before it."""
-    with _processor_limit(2 * task.limits.task_wall_seconds_max):
+    with _cpu_limit(2 * task.limits.task_wall_seconds_max), _told():
         return write(task, [work_object(task, source) for source in task.objects])
 
 
@@ -69,13 +73,32 @@ def work_object(task: SliceTask, source: FetchedObject) -> ObjectWork:
 
 
 def work_alone(task: SliceTask, source: FetchedObject) -> ObjectWork:
-    """Work one object within its processor time."""
-    with _processor_limit(task.limits.object_cpu_seconds_max):
-        return work_object(task, source)
+    """Work one object within its processor time, and make sure that its rows can be written."""
+    with _cpu_limit(task.limits.object_cpu_seconds_max), _told():
+        work = work_object(task, source)
+        write(task, [work])
+        return work
+
+
+def write_slice(task: SliceTask, works: list[ObjectWork]) -> SliceWork:
+    """Write what objects made that were worked alone."""
+    with _told():
+        return write(task, works)
 
 
 @contextmanager
-def _processor_limit(seconds: int) -> Iterator[None]:
+def _told() -> Iterator[None]:
+    """Turn whatever a decoder raises into one error that can always be pickled, and that holds nothing of an object."""
+    try:
+        yield
+    except MemoryError:
+        raise MemoryError from None
+    except Exception as problem:  # noqa: BLE001 - raised again, as something that can always be pickled
+        raise DecoderFailed(type(problem).__name__) from None
+
+
+@contextmanager
+def _cpu_limit(seconds: int) -> Iterator[None]:
     """Let the kernel end this process (SIGXCPU) when it has used some more seconds of processor time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     last = int(used.ru_utime + used.ru_stime) + 1 + seconds
