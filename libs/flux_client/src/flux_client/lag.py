@@ -56,9 +56,13 @@ async def lags(settings: KafkaSettings, prefix: str = GROUP_PREFIX) -> list[Lag]
 
 def _committed(settings: KafkaSettings, names: Names, prefix: str) -> dict[tuple[str, TopicPartition], int]:
     client: Any = AdminClient(settings.confluent_options(), logger=logging.getLogger(__name__))
-    listed = _answer(client.list_consumer_groups(request_timeout=ANSWER_SECONDS)).valid
+    listed = _answer(
+        client.list_consumer_groups(request_timeout=min(ANSWER_SECONDS, settings.request_timeout_ms / 1000))
+    )
+    if listed.errors:  # an outage is no error of the call, but a list of those that did not answer
+        raise _outage() from listed.errors[0]
     found: dict[tuple[str, TopicPartition], int] = {}
-    for group in sorted(one.group_id for one in listed if one.group_id.startswith(names.outward(prefix))):
+    for group in sorted(one.group_id for one in listed.valid if one.group_id.startswith(names.outward(prefix))):
         asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
         for partition in _answer(asked[group]).topic_partitions:
             if partition.offset >= 0 and partition.topic.startswith(names.outward("")):
@@ -71,4 +75,8 @@ def _answer(future: Future[Any]) -> Any:
     try:
         return future.result(ANSWER_SECONDS + 5)
     except (KafkaException, TimeoutError) as problem:
-        raise Unavailable(Code.BROKER_UNAVAILABLE, "Kafka did not answer: list consumer groups") from problem
+        raise _outage() from problem
+
+
+def _outage() -> Unavailable:
+    return Unavailable(Code.BROKER_UNAVAILABLE, "Kafka did not answer: list consumer groups")

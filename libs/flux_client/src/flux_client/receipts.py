@@ -53,7 +53,7 @@ class ReceiptReader:
                 self._keep(event.body)
             elif self._clock.monotonic() >= deadline:
                 raise ReceiptMissing(f"no receipt of event {event_id} within {timeout_s:g} s")
-        return self._kept.pop(event_id)
+        return self._kept[event_id]
 
     async def prove(self, event: ReceivedEvent, trust: Trust, timeout_s: float) -> ProvenReceipt:
         """Return the proven receipt of `event`.

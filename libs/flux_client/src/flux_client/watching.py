@@ -17,6 +17,7 @@ from flux_client.events import TERMINAL, ReceivedEvent
 from flux_client.reader import FluxReader, Row
 from flux_client.streams import present
 from flux_common.contracts.catalogue import COMPLETIONS
+from flux_common.contracts.runs import RunCompleted
 from flux_common.kernel.ids import murmur2
 from flux_common.kernel.positions import TopicPartition
 from flux_common.settings import KafkaSettings
@@ -47,6 +48,16 @@ def progress_of(row: Row) -> Progress:
     """Return the progress that a summary row says."""
     members = ("state", "objects", "read", "rejected", "partitions", "partitions_finished", "run_attempt")
     return Progress(**{name: row[name] for name in members})
+
+
+def progress_at_end(event: ReceivedEvent) -> Progress:
+    """Return the progress that a terminal event says."""
+    state = event.type.split(".")[2].upper()
+    body: Any = event.body
+    if not isinstance(body, RunCompleted):
+        return Progress(state, run_attempt=body.run_attempt)
+    counts, parts = body.counts, body.partitions
+    return Progress(state, body.objects, counts.read, counts.rejected, parts, parts, body.run_attempt)
 
 
 async def progress(reader: FluxReader, run_id: UUID, *, expected: bool = False) -> AsyncIterator[Progress]:

@@ -23,7 +23,7 @@ from flux_client.reader import FluxReader, reading
 from flux_client.streams import EventStream
 from flux_client.subscriber import FluxSubscriber
 from flux_client.tokens import IssuerKey
-from flux_client.watching import Progress, is_end, last_end, progress
+from flux_client.watching import Progress, is_end, last_end, progress, progress_at_end
 from flux_common.contracts.types import CommandName
 from flux_common.kernel.codes import meaning_of
 from flux_common.kernel.errors import Unavailable
@@ -37,6 +37,14 @@ ENDS: Final = {
     "COMPLETED": Exit.OK,
     "FAILED": Exit.RUN_FAILED,
     "CANCELLED": Exit.RUN_CANCELLED,
+}
+NEXT_STEPS: Final = {
+    "REQUEST_CONFLICT": "choose another request_id; this one belongs to an accepted request for ever",
+    "COMMAND_CONFLICT": "choose another --command-id",
+    "RUN_STATE": "`flux-etl runs get` shows the run's state",
+    "RUN_UNKNOWN": "see `flux-etl runs ls`",
+    "TOKEN_EXPIRED": "get a new token and ask again",
+    "ROLE_FORBIDDEN": "use a token whose role may ask for this",
 }
 COMMAND_ANSWERS: Final = ("flux.run.command-applied.v1", "flux.run.command-refused.v1")
 
@@ -87,6 +95,7 @@ async def submit_and_end(means: Means, document: Mapping[str, Any], timeout_s: f
             return story, Exit.REFUSED
         tell(Progress("REPEATED" if decision.repeated else "ACCEPTED"))
         end = await _ended_before(means, decision) or await _end(means, completions, decision, deadline, tell)
+        tell(progress_at_end(end))
         return {**story, "outcome": end.document()}, ENDS[end.type]
 
 
@@ -138,7 +147,7 @@ async def watch_topics(means: Means, run_id: str) -> tuple[Story, int]:
             if end is None:
                 tell(Progress("WAITING"))
                 end = await _next_end(completions, run_id, None)
-            tell(Progress(end.type))
+            tell(progress_at_end(end))
     return end.document(), ENDS[end.type]
 
 
@@ -152,10 +161,12 @@ async def found(reader: FluxReader, run: str) -> UUID:
 
 
 def refusal_of(story: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what a refusal says, and what its code means."""
+    """Return what a refusal says and where, and what to do about it."""
     refused = story.get("outcome") or story["decision"]
-    where = "".join(f"\n  {one['pointer'] or '/'}: {one['keyword']}" for one in refused.get("violations", ()))
-    return f"refused, {refused['code']}: {refused.get('message', '')}{where}", meaning_of(refused["code"])
+    code, said = str(refused["code"]), refused.get("message")
+    lines = [f"refused, {code}: {meaning_of(code)}", *([f"  {said}"] if said else [])]
+    lines += [f"  {one['pointer'] or '/'}: {one['keyword']}" for one in refused.get("violations", ())]
+    return "\n".join(lines), NEXT_STEPS.get(code, "correct it and ask again; a refusal binds nothing")
 
 
 def unanswered(missing: DecisionMissing) -> Ended:
