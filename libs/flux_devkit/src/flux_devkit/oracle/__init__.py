@@ -11,7 +11,7 @@ retention has deleted look like rows that were lost, so the oracle is for instal
 
 from __future__ import annotations
 
-from flux_devkit.oracle.examination import Options, examine, examine_async, judge
+from flux_devkit.oracle.examination import Options, examine, examine_async, installation_at, judge
 from flux_devkit.oracle.gather import Target, gather
 from flux_devkit.oracle.report import INVARIANTS, Report, Violation
 from flux_devkit.oracle.world import World
@@ -26,5 +26,6 @@ __all__ = [
     "examine",
     "examine_async",
     "gather",
+    "installation_at",
     "judge",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from itertools import accumulate
 from typing import Any
 
@@ -58,17 +57,10 @@ def cursors_and_counts_follow(world: World) -> Iterator[Violation]:
     """I3: the records, added up, make the item's cursor, counts and rejects."""
     for key, rows in world.chains.items():
         item = world.items.get(key)
-        bodies = [_record(world, row) for row in rows]
+        bodies = [world.slice_body(row) for row in rows]
         if item is not None and all(bodies):
             yield from _cursors(rows, bodies)
             yield from _sums(item, bodies)
-
-
-def _record(world: World, row: HashRow) -> dict[str, Any]:
-    """Return a slice record's body; nothing where it is gone, or is not what was applied (effects.py says so)."""
-    value = world.slice_value(row)
-    body = json_of(value) if value is not None and sha256(value).digest() == row.hash else None
-    return body if isinstance(body, dict) else {}
 
 
 def _cursors(rows: Sequence[HashRow], bodies: Sequence[dict[str, Any]]) -> Iterator[Violation]:

@@ -11,10 +11,11 @@ from typing import Any
 
 from flux_common.contracts import catalogue
 from flux_common.contracts.canonical import digest
+from flux_common.kernel.positions import TopicPartition
 from flux_devkit.oracle.chains import COUNTS
 from flux_devkit.oracle.report import Violation
 from flux_devkit.oracle.rows import ItemRow, RunRow
-from flux_devkit.oracle.world import Event, World, json_of
+from flux_devkit.oracle.world import World, json_of
 
 GATHER_HEADS_MAX = 1000
 
@@ -106,15 +107,18 @@ def _hex(value: bytes | None) -> str | None:
 
 
 def plans_are_as_reported(world: World) -> Iterator[Violation]:
-    """I9: a run's plan is the one that an applied `planned` report states."""
-    reports: list[Event] = [event for event in world.on(catalogue.PROGRESS) if event.type == catalogue.PLANNED.ce_type]
-    for key, run in world.runs.items():
-        stated = [event for event in reports if event.about == key]
-        if run.plan_digest is None or not stated or world.expired(catalogue.PROGRESS.name):
+    """I9: a run's plan is the one that the last applied `planned` report states."""
+    applied = [row for row in world.tables.history if row.type == catalogue.PLANNED.ce_type]
+    last = {(row.agency_id, row.run_id): row for row in sorted(applied, key=lambda row: row.event_no)}
+    for key, row in last.items():
+        place = TopicPartition(catalogue.PROGRESS.name, row.kafka_partition or 0).at(row.kafka_offset or 0)
+        run, record = world.runs.get(key), world.record(place)
+        if run is None or record is None:
             continue
-        said = [(one.get("plan_digest"), one.get("objects"), one.get("partitions"), one.get("bytes")) for one in stated]
-        if (run.plan_digest.hex(), run.objects, list(run.partition_objects), run.bytes_planned) not in said:
-            yield Violation("I9", "the run's plan is none that was reported", (str(run.run_id),))
+        body = json_of(record.value) or {}
+        said = [body.get(name) for name in ("plan_digest", "objects", "partitions", "bytes")]
+        if said != [_hex(run.plan_digest), run.objects, list(run.partition_objects), run.bytes_planned]:
+            yield Violation("I9", "the run's plan is not the one that was reported", (str(run.run_id), str(place)))
 
 
 CHECKS = (completed_runs_add_up, partitions_balance, completions_say_what_was_done, plans_are_as_reported)

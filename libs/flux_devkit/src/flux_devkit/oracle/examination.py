@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
+from flux_client.development import EXAMPLE_AGENCIES, DevelopmentAgency
 from flux_client.keys import load_key, private_key_path
 from flux_common.contracts import catalogue
+from flux_devkit.errors import DevkitError
+from flux_devkit.home import Home
 from flux_devkit.installation import TREE_HEAD_KEY, Installation
 from flux_devkit.oracle import (
     admission,
@@ -25,13 +29,14 @@ from flux_devkit.oracle import (
     sealing,
     tenancy,
 )
-from flux_devkit.oracle.gather import Target, gather
+from flux_devkit.oracle.gather import Target, gather, still
 from flux_devkit.oracle.heads import PublicKey
 from flux_devkit.oracle.report import Report, Violation
 from flux_devkit.oracle.world import SERVICES, World
+from flux_devkit.servers import Servers
 
 WAITED_FOR: Final = frozenset({"OUTBOX", "SETTLED"})
-WAIT_SECONDS: Final = 0.5
+WAIT_SECONDS: Final = 1.0
 
 Check = Callable[[World], Iterator[Violation]]
 ALWAYS: Sequence[Check] = (
@@ -52,8 +57,9 @@ class Options:
     """What else may be asked of the installation.
 
     `quiescent`: nothing waits to be published. `settled`: everything that was asked has been judged, and signed. Both are
-    waited for, up to `patience_s` seconds. `files`: look into destinations that are `file://` URIs. `services`: who took
-    part. `audit_keys`: public keys of the audit service; without any, signatures are not verified.
+    waited for, and that nothing more comes for a second, up to `patience_s` seconds. `files`: look into destinations
+    that are `file://` URIs. `services`: who took part. `audit_keys`: public keys of the audit service; without any,
+    signatures are not verified.
     """
 
     quiescent: bool = False
@@ -79,12 +85,16 @@ def examine(target: Target, **options: Any) -> Report:
 async def examine_async(target: Target, **options: Any) -> Report:
     """Examine from a coroutine. Raises DevkitError as `examine`."""
     asked = Options(**{"audit_keys": audit_keys_of(target)} | options)
+    waits = asked.quiescent or asked.settled
     deadline = time.monotonic() + asked.patience_s
+    before: World | None = None
     while True:
         world = await gather(target, services=asked.services, audit_keys=asked.audit_keys)
         report = await asyncio.to_thread(judge, world, asked)
-        if not report.broken & WAITED_FOR or time.monotonic() > deadline:
+        at_rest = not report.broken & WAITED_FOR and before is not None and still(before, world)
+        if not waits or at_rest or time.monotonic() > deadline:
             return report
+        before = world
         await asyncio.sleep(WAIT_SECONDS)
 
 
@@ -95,6 +105,20 @@ def audit_keys_of(target: Target) -> tuple[PublicKey, ...]:
     return (load_key(path).private_key.public_key(),)
 
 
+def installation_at(home: Home, database: str, topic_prefix: str, agencies: Sequence[str]) -> Installation:
+    """Return the installation on the servers that are given in the environment, or else up; without agencies, the examples.
+
+    Raises:
+        DevkitError: no server is given or up.
+    """
+    known = {**home.read_dev_env(), **os.environ}
+    if not {"FLUX_KAFKA_BOOTSTRAP", "FLUX_POSTGRES_DSN"} <= known.keys():
+        raise DevkitError("no servers: call flux-dev up, or set FLUX_KAFKA_BOOTSTRAP and FLUX_POSTGRES_DSN")
+    servers = Servers(known["FLUX_KAFKA_BOOTSTRAP"], known["FLUX_POSTGRES_DSN"])
+    named = tuple(DevelopmentAgency(agency, agency) for agency in agencies) or EXAMPLE_AGENCIES
+    return Installation(servers, home.keys, home.root, database, topic_prefix, named)
+
+
 def judge(world: World, options: Options | None = None) -> Report:
     """Return what is wrong with a gathered world."""
     options = options or Options()
@@ -102,8 +126,18 @@ def judge(world: World, options: Options | None = None) -> Report:
     checks += files.CHECKS if options.files else ()
     checks += publication.WHEN_QUIESCENT if options.quiescent else ()
     checks += publication.WHEN_SETTLED if options.settled else ()
-    found = {violation for check in checks for violation in check(world)}
+    found = {violation for check in checks for violation in _carried_out(check, world)}
     return Report(tuple(sorted(found)), figures(world))
+
+
+def _carried_out(check: Check, world: World) -> Iterator[Violation]:
+    """Yield what a check finds. Values that no honest service writes may stop it: then that is what it found."""
+    try:
+        yield from check(world)
+    except (LookupError, TypeError, ValueError, AttributeError) as problem:
+        invariant, _, _ = (check.__doc__ or "").partition(":")
+        what = f"{check.__name__} met what it cannot read: {type(problem).__name__} {problem}"
+        yield Violation(invariant.strip(), what)
 
 
 def figures(world: World) -> dict[str, int]:

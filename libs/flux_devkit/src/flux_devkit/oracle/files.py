@@ -99,12 +99,9 @@ def _inputs(world: World, row: HashRow, objects: list[list[Any]]) -> Iterator[Vi
 
 def _body(world: World, row: HashRow) -> dict[str, Any]:
     """Return a slice record: from its topic or the history, else from the store."""
-    run = world.runs[(row.agency_id, row.run_id)]
-    value, folder = world.slice_value(row), folder_of(run)
-    if value is None and folder is not None:
-        path = folder / "records" / f"{row.hash.hex()}.json"
-        value = path.read_bytes() if path.is_file() else None
-    body = json_of(value)
+    folder = folder_of(world.runs[(row.agency_id, row.run_id)])
+    path = folder / "records" / f"{row.hash.hex()}.json" if folder is not None else None
+    body = world.slice_body(row) or (json_of(path.read_bytes()) if path is not None and path.is_file() else None)
     return body if isinstance(body, dict) else {}
 
 

@@ -7,7 +7,7 @@ topics are of one moment, even of an installation that is at work. Where they gr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import asyncpg
@@ -77,7 +77,12 @@ async def gather(
     raise DevkitError("the installation is too busy for the oracle: topics grew while they were read")
 
 
-def _decided(logs: dict[TopicPartition, Log]) -> dict[TopicPartition, Log]:
+def still(one: World, other: World) -> bool:
+    """Tell whether nothing was decided between two readings."""
+    return _decided(one.logs) == _decided(other.logs)
+
+
+def _decided(logs: Mapping[TopicPartition, Log]) -> dict[TopicPartition, Log]:
     """Leave out the heartbeat: audit tells its watermarks every few seconds, and nothing else hangs on it."""
     return {tp: log for tp, log in logs.items() if tp.topic != TREE_HEADS.name}
 
@@ -87,9 +92,14 @@ async def read_tables(dsn: str) -> Tables:
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            rows = {name: await connection.fetch(_SQL[name]) for name in ROWS}
+            return await read_rows(connection)
     finally:
         await connection.close()
+
+
+async def read_rows(connection: asyncpg.Connection[asyncpg.Record]) -> Tables:
+    """Return all rows that the oracle looks at, as the connection's transaction sees them."""
+    rows = {name: await connection.fetch(_SQL[name]) for name in ROWS}
     return Tables(**{name: tuple(ROWS[name](**dict(row)) for row in found) for name, found in rows.items()})
 
 

@@ -21,6 +21,7 @@ from flux_devkit.oracle.world import Log
 
 SILENCE_SECONDS: Final = 30.0
 MESSAGES_MAX: Final = 5_000
+POLL_SECONDS: Final = 0.05  # the client waits it out unless it has so many messages
 
 
 def read_committed(
@@ -62,7 +63,7 @@ def _read(
     found: dict[TopicPartition, list[Received]] = defaultdict(list)
     heard_at = time.monotonic()
     while unfinished:
-        for message in consumer.consume(MESSAGES_MAX, 0.2):
+        for message in consumer.consume(MESSAGES_MAX, POLL_SECONDS):
             heard_at = time.monotonic()
             tp = _place(message, settings)
             error = message.error()

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -258,6 +259,12 @@ class World:
             return record.value
         kept = self.history_at.get(("progress", row.kafka_partition, row.kafka_offset), [])
         return next((one.body for one in kept if one.body is not None), None)
+
+    def slice_body(self, row: HashRow) -> dict[str, Any]:
+        """Return a slice record; empty where it is gone, or is not what was applied (effects.py says so)."""
+        value = self.slice_value(row)
+        body = json_of(value) if value is not None and sha256(value).digest() == row.hash else None
+        return body if isinstance(body, dict) else {}
 
 
 def group(rows: Iterable[V], key: Any) -> dict[Any, list[V]]:
