@@ -37,9 +37,7 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
 
-    assert [
-        name for name in ("aiokafka", "confluent_kafka", "asyncpg", "jwt", "opentelemetry") if name in loaded
-    ] == []
+    assert [name for name in ("aiokafka", "confluent_kafka", "asyncpg", "jwt", "opentelemetry") if name in loaded] == []
     assert "typer" in loaded
 
 

@@ -258,7 +258,7 @@ async def _follow_events(settings: Any, agency: str, run: str, after: int, outpu
             summary = await reader.summary(run_id)
             rows = await reader.events(run_id, after, EVENTS_PAGE)
             for row in rows:
-                show_line(row, output)
+                show_line(row if output is not Format.TABLE else {name: row[name] for name in HISTORY}, output)
                 after = row["event_no"]
             if not rows:
                 if summary is None or summary["state"] in TERMINAL_STATES:
