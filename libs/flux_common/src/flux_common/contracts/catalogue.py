@@ -13,6 +13,8 @@ from flux_common.contracts import decisions, facts, progress, requests, runs, wo
 from flux_common.contracts.types import Event
 
 DAY_MS: Final = 86_400_000
+# The active segment is never compacted: closing it hourly bounds what a reader of the whole topic must read.
+HOURLY_SEGMENTS: Final = {"segment.ms": "3600000"}
 Service = Literal["producer", "downstream", "agency", "ingest", "checkpoint", "transform", "audit"]
 
 
@@ -174,6 +176,7 @@ FENCES: Final = TopicSpec(
     kafka_partitions=1,
     retention_ms=7 * DAY_MS,
     cleanup_policy="compact,delete",
+    settings=HOURLY_SEGMENTS,
 )
 PROGRESS: Final = TopicSpec(
     name="flux-internal.progress.v1",
@@ -204,6 +207,7 @@ RELAY_CURSORS: Final = TopicSpec(
     kafka_partitions=12,
     retention_ms=-1,
     cleanup_policy="compact",
+    settings=HOURLY_SEGMENTS,
 )
 TREE_HEADS: Final = TopicSpec(
     name="flux-internal.tree-heads.v1",
@@ -214,6 +218,7 @@ TREE_HEADS: Final = TopicSpec(
     kafka_partitions=1,
     retention_ms=-1,
     cleanup_policy="compact",
+    settings=HOURLY_SEGMENTS,
 )
 
 TOPICS: Final[tuple[TopicSpec, ...]] = (

@@ -25,6 +25,9 @@ UPDATE relay_leases SET expires_at = '-infinity' WHERE shard = $1 AND term = $2
 UPDATE relay_leases SET expires_at = now() + make_interval(secs => $3) WHERE shard = $1 AND term = $2
 RETURNING relay_counter, last_cursor
 
+-- name: anything
+SELECT EXISTS (SELECT FROM outbox WHERE shard = $1)
+
 -- name: park_followers
 -- While a topic has parked rows its new rows are parked behind them: order per topic holds.
 WITH blocked AS (SELECT DISTINCT topic FROM outbox_parked WHERE shard = $1),

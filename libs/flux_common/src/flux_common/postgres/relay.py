@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import structlog
 
 from flux_common.contracts.envelope import Outgoing
+from flux_common.kernel.clock import Clock
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, FluxError, InvariantBroken, Unavailable
 from flux_common.postgres.database import Database
@@ -32,10 +33,11 @@ from flux_common.postgres.outbox import SQL, outgoing_of
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS = 15.0
+LEASE_SECONDS = 6.0  # a killed relay's successor waits as long; renewed several times a second
 ROWS_MAX = 1000
 BYTES_MAX = 2**20
 POLL_SECONDS = 0.25
+RENEW_SECONDS = 2.0
 
 
 class PublishRefused(FluxError):
@@ -66,13 +68,21 @@ class Relay:
     """The relay of one shard."""
 
     def __init__(
-        self, database: Database, shard: int, transport: Callable[[], RelayTransport], holder: str, wake: asyncio.Event
+        self,
+        database: Database,
+        shard: int,
+        transport: Callable[[], RelayTransport],
+        holder: str,
+        wake: asyncio.Event,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._shard = shard
         self._transport = transport
         self._holder = holder
         self._wake = wake
+        self._clock = clock
+        self._renewed = clock.monotonic()
         self._term = 0
         self._cursor = 0
 
@@ -98,7 +108,7 @@ class Relay:
             await self._begin(transport)
             while not stopping.is_set():
                 if not await self._round(transport):
-                    await self._rest(stopping)
+                    await self._rest()
         finally:
             with suppress(Unavailable):
                 await transport.close()
@@ -128,7 +138,12 @@ class Relay:
             await self._clear(connection)
 
     async def _round(self, transport: RelayTransport) -> bool:
-        """Number, publish and delete one batch; tell whether there was anything to do."""
+        """Number, publish and delete one batch; tell whether there was anything to do.
+
+        An empty outbox costs a read; the lease is renewed by what is written, or now and then.
+        """
+        if not await self._anything() and self._clock.monotonic() - self._renewed < RENEW_SECONDS:
+            return False
         rows = await self._number()
         if not rows:
             return False
@@ -142,6 +157,10 @@ class Relay:
             await self._lock(connection)
             await self._clear(connection)
         return True
+
+    async def _anything(self) -> bool:
+        async with self._database.transaction() as connection:
+            return bool(await connection.fetchval(SQL["anything"], self._shard))
 
     async def _number(self) -> list[Any]:
         async with self._database.transaction() as connection:
@@ -157,6 +176,7 @@ class Relay:
         lease = await connection.fetchrow(SQL["lock_lease"], self._shard, self._term, LEASE_SECONDS)
         if lease is None:
             raise Fenced(Code.LEASE_LOST, f"The relay of shard {self._shard} has a newer holder")
+        self._renewed = self._clock.monotonic()
         return lease
 
     async def _clear(self, connection: Any) -> None:
@@ -170,9 +190,8 @@ class Relay:
             await connection.execute(SQL["park"], self._shard, row["id"], code)
             await connection.execute(SQL["park_numbered_followers"], self._shard, row["topic"], row["number"])
 
-    async def _rest(self, stopping: asyncio.Event) -> None:
+    async def _rest(self) -> None:
         """Wait for a commit of this process, or for the poll that finds those of others."""
-        del stopping
         self._wake.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)

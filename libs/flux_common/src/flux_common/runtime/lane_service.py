@@ -93,7 +93,7 @@ class LaneParts:
             def transport(shard: int = shard) -> TransactionalPublisher:
                 return TransactionalPublisher(settings, name, shard, self.service.clock, refused=PublishRefused)
 
-            relay = Relay(self.database, shard, transport, self.holder, self.committed.subscribe())
+            relay = Relay(self.database, shard, transport, self.holder, self.committed.subscribe(), self.service.clock)
             self.jobs[f"relay-{shard}"] = relay.run(self.service.stopping)
 
 

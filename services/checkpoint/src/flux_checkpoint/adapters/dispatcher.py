@@ -24,7 +24,7 @@ DUE_MAX = 128
 class Leases:
     """The leases of the shards: who dispatches."""
 
-    def __init__(self, database: Database, holder: str, seconds: float = 15.0) -> None:
+    def __init__(self, database: Database, holder: str, seconds: float = 6.0) -> None:
         self._database = database
         self._holder = holder
         self.seconds = seconds

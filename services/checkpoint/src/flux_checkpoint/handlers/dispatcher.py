@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 RUNS_A_ROUND = 64
 POLL_SECONDS = 0.25
 SWEEP_SECONDS = 60.0
+RENEW_SECONDS = 2.0  # passes renew the lease too; this is for a shard with nothing to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,12 @@ class Dispatcher:
             await self._leases.release(self._shard, self._term)
 
     async def _dispatch(self, stopping: asyncio.Event) -> None:
-        sweep_at = 0.0
         loop = asyncio.get_running_loop()
+        renew_at = sweep_at = loop.time()
         while not stopping.is_set():
-            if await self._leases.acquire(self._shard) != self._term:
-                raise Fenced(Code.LEASE_LOST, f"The dispatcher of shard {self._shard} has a newer holder")
+            if loop.time() >= renew_at:
+                await self._renew()
+                renew_at = loop.time() + RENEW_SECONDS
             if loop.time() >= sweep_at:
                 await self._mend()
                 sweep_at = loop.time() + SWEEP_SECONDS
@@ -108,6 +110,10 @@ class Dispatcher:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
             self._wake.clear()
+
+    async def _renew(self) -> None:
+        if await self._leases.acquire(self._shard) != self._term:
+            raise Fenced(Code.LEASE_LOST, f"The dispatcher of shard {self._shard} has a newer holder")
 
     async def _mend(self) -> None:
         forgotten = await self._leases.sweep(self._shard)
