@@ -18,9 +18,8 @@ from faststream.kafka import KafkaBroker
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError
 from flux_common.observability.logging import configure_logging, get_logger
-from flux_common.runtime.jobs import Job
 from flux_common.runtime.service import Build, ExitCode, serve
-from flux_common.settings import ServiceSettings, explain, load
+from flux_common.settings import LogSettings, SectionSet, ServiceSettings, explain, load
 
 S = TypeVar("S", bound=ServiceSettings)
 M = TypeVar("M", bound=ServiceSettings)
@@ -33,6 +32,24 @@ class Migration(NamedTuple, Generic[M]):
 
     settings: type[M]
     run: Callable[[M], Coroutine[Any, Any, None]]
+
+
+class JobSettings(SectionSet):
+    """What every job has; a job's own settings subclass this and add sections."""
+
+    log: LogSettings
+
+
+J = TypeVar("J", bound=JobSettings)
+
+
+class Job(NamedTuple, Generic[J]):
+    """A command that does one thing and ends (runtime.jobs): its name, what it does, its settings, and the act."""
+
+    name: str
+    about: str
+    settings: type[J]
+    run: Callable[[J], Coroutine[Any, Any, None]]
 
 
 class Program(NamedTuple, Generic[S]):

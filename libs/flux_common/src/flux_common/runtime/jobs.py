@@ -8,9 +8,8 @@ an administrator's, `flux_migrate`'s, and a Kafka principal that may create topi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -20,28 +19,11 @@ from flux_common.auth.registry_file import load_registry
 from flux_common.kafka.admin import create_topics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate
-from flux_common.settings import AgencySettings, KafkaSettings, LogSettings, PostgresSettings, Section, SectionSet
+from flux_common.runtime.cli import Job, JobSettings
+from flux_common.settings import AgencySettings, KafkaSettings, PostgresSettings, Section
 from flux_common.settings.section import read_secret, secret_file
 
 log = get_logger(__name__)
-
-
-class JobSettings(SectionSet):
-    """What every job has; a job's own settings subclass this and add sections."""
-
-    log: LogSettings
-
-
-J = TypeVar("J", bound=JobSettings)
-
-
-class Job(NamedTuple, Generic[J]):
-    """A command that does one thing and ends: its name, what it does, its settings, and the act."""
-
-    name: str
-    about: str
-    settings: type[J]
-    run: Callable[[J], Coroutine[Any, Any, None]]
 
 
 class RolePasswords(Section):
