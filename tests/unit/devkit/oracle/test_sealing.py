@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flux_client.verifier import parse_key
 from flux_devkit.oracle.heads import read_head, signature_fault, verifier_keys
-from flux_devkit.oracle.sealing import full_subtrees, tree_root
+from flux_devkit.oracle.sealing import full_subtrees, root_at, tree_root
 
 LEAVES = ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
 HASHES = [sha256(b"\x00" + bytes.fromhex(leaf)).digest() for leaf in LEAVES]
@@ -31,12 +31,12 @@ def test_roots_are_those_of_the_standard(size: int, root: str) -> None:
     assert tree_root(HASHES[:size]).hex() == root
 
 
-def test_the_top_of_a_full_tree_is_its_root() -> None:
-    """Stored nodes are compared with these levels."""
+def test_every_earlier_root_folds_out_of_the_full_subtrees() -> None:
+    """Stored nodes are compared with these levels, signed heads with these roots."""
     levels = full_subtrees(HASHES)
 
     assert [len(level) for level in levels] == [8, 4, 2, 1]
-    assert levels[-1][0] == tree_root(HASHES)
+    assert [root_at(levels, size) for size in range(9)] == [tree_root(HASHES[:size]) for size in range(9)]
 
 
 def test_keys_are_named_after_the_log_as_the_verifier_reads_them() -> None:
