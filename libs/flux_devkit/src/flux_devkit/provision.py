@@ -42,7 +42,12 @@ def install(home: Home, servers: Servers) -> Mapping[str, str]:
     for agency in installation.agencies:
         for kind in ("archives", "datasets"):
             (installation.folder / kind / agency.agency_id).mkdir(parents=True, exist_ok=True)
-    return {
+    logins = {}
+    for service in ("ingest", "checkpoint", "audit"):
+        role = f"flux_{service}"
+        logins[f"FLUX_{service.upper()}_DSN"] = installation.role_dsn(role)
+        logins[f"FLUX_{service.upper()}_PASSWORD_FILE"] = str(installation.password_file(role))
+    return logins | {
         "FLUX_AGENCIES_FILE": str(home.keys / "agencies.yaml"),
         "FLUX_FILES_DIR": str(installation.folder),
         "FLUX_READER_DSN": installation.role_dsn("flux_reader"),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from flux_common.auth import Refresh, RegistrySource
-from flux_common.contracts import catalogue
+from flux_common.contracts import catalogue, intake
 from flux_common.kafka import LaneLimits
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
@@ -33,6 +33,7 @@ REFRESH_PAUSE_S: Final = 1.0  # however many tokens name unknown keys, the files
 async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
     """Open what ingest needs and yield its loops."""
     settings = service.settings
+    intake.prepare()
     source = RegistrySource(settings.agencies.file, service.clock.now())
     unknown_key = asyncio.Event()
     async with lane_parts(service, WRITTEN) as parts:

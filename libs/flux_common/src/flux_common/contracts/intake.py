@@ -37,6 +37,12 @@ _EXHAUSTED: Final = (RecursionError, MemoryError, OverflowError)
 _EVENTS: Final = {spec.ce_type: spec for spec in REQUESTS.events}
 
 
+def prepare() -> None:
+    """Compile the validators now, so that the first refused request does not wait for it."""
+    for spec in REQUESTS.events:
+        validator_of(spec)
+
+
 def read_request(ce_type: str, value: bytes | None) -> RunRequested | CommandRequested:
     """Return the request that `value` is.
 

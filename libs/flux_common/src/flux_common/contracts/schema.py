@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
-from typing import Any, Final, cast
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from referencing import Registry
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from flux_common.contracts.catalogue import EventSpec
+
+if TYPE_CHECKING:  # importing it takes a second, and only refused requests need it (`intake.prepare`)
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 VIOLATIONS_MAX: Final = 32
@@ -40,6 +40,9 @@ def compiled(schema: dict[str, Any]) -> Draft202012Validator:
         jsonschema.SchemaError: `schema` is no JSON Schema of this dialect.
         ValueError: `schema` refers to something outside itself.
     """
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
     Draft202012Validator.check_schema(schema)
     for reference in _references(schema):
         if not reference.startswith("#"):

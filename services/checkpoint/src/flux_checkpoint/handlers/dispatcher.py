@@ -184,7 +184,8 @@ class Acts:
             run = self._moved(run, move.state)
             await self._emit([self._fact(run, "run." + move.state.lower())])
         await self._runs.save_runs([run])
-        await self._runs.add_history([self._line(f"run.{run.state.lower()}")])
+        moved = f"run.{run.state.lower()}" if move.state is not None else f"run.{move.kind}-made"
+        await self._runs.add_history([self._line(moved)])
         return True
 
     def _moved(self, run: Run, state: RunState) -> Run:
