@@ -161,7 +161,7 @@ def sql_in_python(source: Source) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"SQL: {text.strip()[:40]!r}"
 
 
-LOOP_PLACES = ("flux_common/kafka/lanes.py", "flux_common/runtime/")
+LOOP_PLACES = ("flux_common/kafka/lanes.py", "flux_common/kafka/work.py", "flux_common/runtime/")
 
 
 def broad_excepts(source: Source) -> Iterator[tuple[int, str]]:

@@ -107,6 +107,6 @@ def _type_name(annotation: Any) -> str:
         return "|".join(map(str, arguments))
     if origin in (Union, UnionType):
         return "|".join(_type_name(a) for a in arguments if a is not NoneType)
-    return {"str": "text", "int": "integer", "float": "number", "Path": "path"}.get(
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true|false", "Path": "path"}.get(
         annotation.__name__, str(annotation)
     )
