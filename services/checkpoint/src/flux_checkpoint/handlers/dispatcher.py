@@ -216,8 +216,9 @@ class Acts:
     async def _end(self, state: RunState, cause: str | None, code: str | None) -> bool:
         endings = Endings(self._store, self._facts, self._rooms.keep)
         events = await endings.end(state, cause, code)
-        # Whatever still runs is called back; its reports are fenced anyway.
-        await self._emit([*events, run_fence(self._run, self._now)])
+        # Whatever still runs is called back (its reports are fenced anyway); a command to cancel has said so already.
+        fence = [] if state is RunState.CANCELLED else [run_fence(self._run, self._now)]
+        await self._emit([*events, *fence])
         await self._runs.add_history([self._line(f"run.{state.lower()}", code=code)])
         await self._store.look_again(self._run.key, None)
         log.info(
