@@ -68,8 +68,9 @@ class TopicsReport:
 class Admin:
     """confluent-kafka's admin client in a thread, speaking Flux's names. Made once a process; connects when asked."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: KafkaSettings, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._settings, self._seconds = settings, answer_seconds
+        self._wait = {"request_timeout": answer_seconds}
         self._names = Names(settings.topic_prefix)
         self._client: Any = None
 
@@ -79,7 +80,7 @@ class Admin:
         if not wanted:
             return {}
         answers = await self._ask(
-            lambda client: client.describe_topics(TopicCollection(wanted), **_WAIT), missing_ok=True
+            lambda client: client.describe_topics(TopicCollection(wanted), **self._wait), missing_ok=True
         )
         return {
             self._names.inward(name): TopicFacts(str(answer.topic_id), len(answer.partitions))
@@ -102,7 +103,7 @@ class Admin:
             return {}
         asked = {AdminPartition(self._names.outward(tp.topic), tp.kafka_partition): which for tp in tps}
         answers = await self._ask(
-            lambda client: client.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, **_WAIT),
+            lambda client: client.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, **self._wait),
             missing_ok=True,
         )
         return {
@@ -113,7 +114,7 @@ class Admin:
         """Create topics; return the names of those that were not there before. Raises Unavailable."""
         wanted = {topic.topic for topic in topics}
         answers = await self._ask(
-            lambda client: client.create_topics(list(topics), operation_timeout=ANSWER_SECONDS, **_WAIT),
+            lambda client: client.create_topics(list(topics), operation_timeout=self._seconds, **self._wait),
             passed=KafkaError.TOPIC_ALREADY_EXISTS,
         )
         return {self._names.inward(name) for name in wanted & set(answers)}
@@ -123,7 +124,7 @@ class Admin:
         asked = [ConfigResource(ConfigResource.Type.TOPIC, self._names.outward(name)) for name in topics]
         if not asked:
             return {}
-        answers = await self._ask(lambda client: client.describe_configs(asked, **_WAIT))
+        answers = await self._ask(lambda client: client.describe_configs(asked, **self._wait))
         return {
             self._names.inward(resource.name): {name: entry.value for name, entry in answer.items()}
             for resource, answer in answers.items()
@@ -142,7 +143,7 @@ class Admin:
         answers = {}
         for asked, future in call(self._client).items():
             try:
-                answers[asked] = future.result(ANSWER_SECONDS + 5)
+                answers[asked] = future.result(self._seconds + 5)
             except KafkaException as problem:
                 error = problem.args[0]
                 if error.code() not in passed:
@@ -156,7 +157,6 @@ class Admin:
 
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-_WAIT: Final = {"request_timeout": ANSWER_SECONDS}
 _MISSING: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 

@@ -69,6 +69,7 @@ class TopicFollower:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 await consumer.start()
+            await asyncio.sleep(0)  # stopped before its own tasks began, it would cancel whoever stops it
             consumer.assign([self._names.outward_partition(tp) for tp in starts])
             for tp, offset in starts.items():
                 consumer.seek(self._names.outward_partition(tp), offset)
