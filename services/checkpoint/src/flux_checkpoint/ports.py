@@ -162,6 +162,14 @@ class DispatchStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class OpenRuns:
+    """How many runs stand in one state, and the seconds since the one that changed least lately did."""
+
+    count: int
+    silence_s: float
+
+
 class LeaseStore(Protocol):
     """The shards' leases and agendas."""
 
@@ -181,6 +189,10 @@ class LeaseStore(Protocol):
 
     async def sweep(self, shard: int) -> int:
         """Put open runs that the agenda forgot back on it; return how many (it must be none)."""
+        ...
+
+    async def open_runs(self) -> dict[str, OpenRuns]:
+        """Return the open runs of all agencies by state."""
         ...
 
 

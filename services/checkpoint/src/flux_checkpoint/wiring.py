@@ -12,6 +12,7 @@ from flux_checkpoint.domain.dispatch import Patience
 from flux_checkpoint.domain.judge import Backoff as Pause
 from flux_checkpoint.handlers.admissions import AdmissionsHandler
 from flux_checkpoint.handlers.dispatcher import Dispatcher, Rooms
+from flux_checkpoint.handlers.figures import watch_runs
 from flux_checkpoint.handlers.reports import ReportsHandler
 from flux_checkpoint.settings import CheckpointSettings, DispatchSettings
 from flux_common.contracts import catalogue
@@ -54,6 +55,7 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
                 parts.committed,
             )
             parts.jobs[f"dispatcher-{shard}"] = dispatcher.run(service.stopping)
+        parts.jobs["figures"] = watch_runs(service, leases)
         yield parts.jobs
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from flux_checkpoint.adapters.rows import item_of
 from flux_checkpoint.domain.dispatch import Facts, Patience, Tally
 from flux_checkpoint.domain.model import Counts, Item, Run, RunKey
-from flux_checkpoint.ports import Ending
+from flux_checkpoint.ports import Ending, OpenRuns
 from flux_common.contracts.catalogue import PROGRESS
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced
@@ -52,6 +52,14 @@ class Leases:
             agencies = [row["agency_id"] for row in await connection.fetch(_SQL["agencies"], shard)]
         async with self._database.transaction(agencies) as connection:
             return len(await connection.fetch(_SQL["sweep"], shard, agencies))
+
+    async def open_runs(self) -> dict[str, OpenRuns]:
+        """Return the open runs of all agencies by state."""
+        async with self._database.transaction() as connection:
+            agencies = [row["agency_id"] for row in await connection.fetch(_SQL["all_agencies"])]
+        async with self._database.transaction(agencies) as connection:
+            rows = await connection.fetch(_SQL["open_runs"], agencies)
+        return {row["state"]: OpenRuns(row["count"], row["silence_s"]) for row in rows}
 
 
 class PostgresDispatch:

@@ -24,6 +24,15 @@ DELETE FROM agenda WHERE agency_id = $1 AND run_id = $2
 -- name: agencies
 SELECT agency_id FROM agencies WHERE shard = $1 ORDER BY agency_id
 
+-- name: all_agencies
+SELECT agency_id FROM agencies ORDER BY agency_id
+
+-- name: open_runs
+SELECT state, count(*) AS count, extract(epoch FROM now() - min(changed_at))::float8 AS silence_s
+  FROM flux.runs
+ WHERE agency_id = ANY ($1::text[]) AND state NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
+ GROUP BY state
+
 -- name: sweep
 -- The backstop: an open run that the agenda forgot. Each one found is a fault of ours, counted and mended.
 INSERT INTO agenda (shard, agency_id, run_id, due_at)

@@ -62,6 +62,7 @@ def item_of(row: Any) -> Item:
         last_heard=row["last_heard"],
         last_slice=row["last_slice"],
         kafka_partition=row["kafka_partition"],
+        dispatched_at=row["dispatched_at"],
     )
 
 

@@ -115,6 +115,7 @@ class Item:
     last_heard: datetime | None = None
     last_slice: datetime | None = None
     kafka_partition: int | None = None
+    dispatched_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ the agenda, an index over the runs; a sweep mends what it forgot, counts it, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -28,6 +29,7 @@ from flux_checkpoint.domain.model import Item, Run, RunKey
 from flux_checkpoint.domain.states import TERMINAL, ItemState, RunState, may_move
 from flux_checkpoint.handlers.admissions import run_fence
 from flux_checkpoint.handlers.endings import Endings
+from flux_checkpoint.handlers.figures import count_end, count_pass
 from flux_checkpoint.handlers.reports import EMITTER, item_fence
 from flux_checkpoint.handlers.workitems import work_item
 from flux_checkpoint.ports import DispatchStore, DispatchStores, HistoryRow, LeaseStore, RunStore, RunStores
@@ -36,6 +38,7 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, InvariantBroken, Unavailable
 from flux_common.kernel.ids import derived_id
 from flux_common.kernel.signals import Signal
+from flux_common.observability import metrics
 from flux_common.observability.tracing import step_span
 from flux_common.postgres.database import Connection, Database
 from flux_common.postgres.outbox import insert_outbox
@@ -118,6 +121,7 @@ class Dispatcher:
     async def _mend(self) -> None:
         forgotten = await self._leases.sweep(self._shard)
         if forgotten:
+            metrics.backstop_mends.labels("agenda").inc(forgotten)
             log.error("the agenda forgot runs", shard=self._shard, count=forgotten)
 
     async def _pass(self, key: RunKey) -> bool:
@@ -131,7 +135,10 @@ class Dispatcher:
                 return False
             facts = await store.gather(run, now)
             with step_span("dispatch", run.traceparent):
-                again = await Acts(connection, store, runs, facts, now, self._rooms).carry_out(decide(facts, now))
+                acts = Acts(connection, store, runs, facts, now, self._rooms)
+                again = await acts.carry_out(decide(facts, now))
+        for told in acts.after:
+            told()
         self._committed.set()
         return again
 
@@ -155,6 +162,7 @@ class Acts:
         self._run = facts.run
         self._now = now
         self._rooms = rooms
+        self.after: list[Callable[[], None]] = []  # what is counted once the transaction is committed
 
     async def carry_out(self, decision: Pass) -> bool:
         """Do what was decided; tell whether the run should be looked at again at once."""
@@ -206,6 +214,7 @@ class Acts:
         lines = [self._line("item.dispatched", item) for item in out] + [self._line("item.recalled", i) for i in back]
         await self._runs.add_history(lines)
         await self._store.look_again(self._run.key, work.wake_at)
+        self.after.append(partial(count_pass, out, back))
         return bool(back)
 
     def _recalled(self, item: Item) -> Item:
@@ -221,6 +230,7 @@ class Acts:
         await self._emit([*events, *fence])
         await self._runs.add_history([self._line(f"run.{state.lower()}", code=code)])
         await self._store.look_again(self._run.key, None)
+        self.after.append(partial(count_end, state, cause, code))
         log.info(
             "run ended", run_id=str(self._run.key.run_id), agency_id=self._run.key.agency_id, state=state, code=code
         )

@@ -19,6 +19,7 @@ from flux_checkpoint.domain.judge import Backoff, Verdict, judge
 from flux_checkpoint.domain.model import Item, ItemKey, Report, Run, RunKey, Slice
 from flux_checkpoint.domain.states import TERMINAL
 from flux_checkpoint.handlers.decoding import read_report
+from flux_checkpoint.handlers.figures import count_ended, count_reports
 from flux_checkpoint.ports import HashRow, HistoryRow, RunStore, RunStores
 from flux_common.contracts import catalogue
 from flux_common.contracts.decisions import RecordDeadLettered
@@ -30,6 +31,7 @@ from flux_common.kernel.errors import FluxError, InvalidMessage, RunBroken
 from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id, item_name, sha256_hex
 from flux_common.kernel.positions import LaneBatch, Received
 from flux_common.kernel.signals import Signal
+from flux_common.observability import metrics
 from flux_common.postgres.lanes import Advance, PostgresLanes
 from flux_common.postgres.outbox import DeadLetter
 
@@ -74,6 +76,8 @@ class ReportsHandler:
             for record, found in read:
                 self._take_in(fold, advance, record, found)
             await self._act(store, advance, fold)
+        count_reports(advance)
+        count_ended([fold.items[key] for key in fold.touched_items], advance.now)
         self._wake.set()
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
@@ -102,6 +106,7 @@ class ReportsHandler:
             case "duplicate":
                 advance.duplicate(record, ref=str(found.item))
                 if verdict.differs:
+                    metrics.digest_conflicts.inc()
                     log.error(
                         "another digest for an applied slice", item=str(found.item), position=str(record.position)
                     )
