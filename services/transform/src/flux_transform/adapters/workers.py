@@ -25,6 +25,7 @@ from typing import Any, Final, Self, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from flux_common.kernel.codes import Code
+from flux_common.observability import metrics
 from flux_transform import together
 from flux_transform.domain.failures import WorkFailed
 from flux_transform.domain.limits import Limits
@@ -76,7 +77,8 @@ class ProcessWorkers:
         """Work a slice (ports.Workers)."""
         try:
             return await _run(self._pool, self._limits.task_wall_seconds_max, slice_task.work_slice, task)
-        except _CASUALTIES:
+        except _CASUALTIES as problem:
+            metrics.worker_deaths.labels(type(problem).__name__).inc()
             return await self._one_at_a_time(task)
 
     async def _one_at_a_time(self, task: SliceTask) -> SliceWork:

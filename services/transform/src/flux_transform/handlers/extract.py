@@ -22,6 +22,7 @@ from flux_transform.domain.items import Item, Outcome
 from flux_transform.domain.plan import PlannedObject
 from flux_transform.domain.records import RejectedObject, SliceWork, files_of, record_name, record_of
 from flux_transform.domain.slices import Slice, cut
+from flux_transform.handlers.figures import count_slice
 from flux_transform.handlers.tools import Reached, Tools
 from flux_transform.ports import Destination, FetchedObject, SliceTask, Source
 
@@ -33,11 +34,12 @@ async def handle(tools: Tools, item: Item, reached: Reached) -> None:
     reached.head = _head(item)
     objects = await tools.plans.read_partition(destination, item)
     pieces = cut(objects, cursor=item.cursor, next_seq=item.next_seq, limits=tools.limits)
-    async for piece, work in _worked(tools, item, source, pieces):
+    async for piece, work, begun in _worked(tools, item, source, pieces):
         tools.check_not_dropped(item)
         record = await _store(destination, item, piece, work, reached.head)
         await tools.reporter.sliced(item, piece.seq, record)
         reached.last_seq, reached.head = piece.seq, sha256_hex(record)
+        count_slice(item.job.content_type, piece, work, asyncio.get_running_loop().time() - begun)
         tools.check_not_dropped(item)
     await tools.reporter.finished(item, Outcome(last_seq=reached.last_seq, head=reached.head))
 
@@ -52,20 +54,21 @@ def _head(item: Item) -> str:
 
 async def _worked(
     tools: Tools, item: Item, source: Source, pieces: Iterator[Slice]
-) -> AsyncIterator[tuple[Slice, SliceWork]]:
-    """Yield slices with what was made of them, in order, keeping a bounded number under way."""
-    ahead: deque[tuple[Slice, asyncio.Task[SliceWork]]] = deque()
+) -> AsyncIterator[tuple[Slice, SliceWork, float]]:
+    """Yield slices with what was made of them and when they were begun, in order, a bounded number under way."""
+    ahead: deque[tuple[Slice, asyncio.Task[SliceWork], float]] = deque()
     try:
         for piece in pieces:
-            ahead.append((piece, asyncio.create_task(_work(tools, item, source, piece))))
+            begun = asyncio.get_running_loop().time()
+            ahead.append((piece, asyncio.create_task(_work(tools, item, source, piece)), begun))
             if len(ahead) == tools.slices_at_once:
-                first, task = ahead.popleft()
-                yield first, await task
+                first, task, begun = ahead.popleft()
+                yield first, await task, begun
         while ahead:
-            first, task = ahead.popleft()
-            yield first, await task
+            first, task, begun = ahead.popleft()
+            yield first, await task, begun
     finally:
-        await together.stop([task for _, task in ahead])
+        await together.stop([task for _, task, _ in ahead])
 
 
 @dataclass(frozen=True, slots=True)
