@@ -72,6 +72,8 @@ class IdempotentPublisher:
         except TimeoutError as problem:
             await self._give_up(producer)
             raise unavailable(problem, "publish") from problem
+        except asyncio.CancelledError:
+            raise  # the caller's end says nothing about the producer, which others are using
         except BaseException:
             await self._give_up(producer)
             raise

@@ -91,7 +91,7 @@ class Batch:
         if codec == 0:
             self._owner.unfolded += len(self._data)
             return self._data
-        plain = unfold(codec, self._data[_HEADER.size :])
+        plain = unfold(codec, self._data[_HEADER.size :], BATCH_BYTES_MAX)
         self._owner.unfolded += len(plain)
         header = bytearray(self._data[: _HEADER.size])
         header[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK & 0xFF
@@ -148,7 +148,7 @@ class _CannotUnfold(Exception):
     """The batch unfolds to more than the bound, or not at all."""
 
 
-def unfold(codec: int, data: memoryview, limit: int = BATCH_BYTES_MAX) -> bytes:
+def unfold(codec: int, data: memoryview, limit: int) -> bytes:
     """Return at most `limit` bytes that `data` is the compressed form of; raises _CannotUnfold."""
     try:
         plain = {1: _gunzip, 2: _unsnap, 3: _unlz4, 4: _unzstd}[codec](data, limit)

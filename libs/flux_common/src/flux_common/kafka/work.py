@@ -5,12 +5,15 @@ group's committed offsets are the truth here, and at-least-once is enough. What 
 time while items are worked for minutes (it keeps the membership); nothing is handed out when there is no room; an
 offset is committed only when the caller says so (the contiguous prefix is the caller's); revocation returns at once.
 A group without an offset, or with one that the log no longer holds, begins at the log start: that is a redelivery.
+The callbacks are plain functions: the client begins to fetch under a new assignment only after `assigned` returned, and
+never returns what it fetched under an older one, so nothing is handed out of a Kafka partition that is not ours. A poll
+that fails may already have taken records of other Kafka partitions and lost them: reading goes back to what was handed out.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -29,6 +32,7 @@ log = get_logger(__name__)
 
 POLL_MS: Final = 200
 COMMIT_SECONDS: Final = 10.0
+GO_BACK_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 10.0
 
 
@@ -64,14 +68,15 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._names = Names(settings.topic_prefix)
         self._consumer: Any = None
         self._assigned: frozenset[TopicPartition] = frozenset()
+        self._handed_out: dict[BrokerPartition, int] = {}  # under this assignment: the offset after the last one
         self._rebalancing = True
         self._polled = clock.monotonic()
         self._failure: BaseException | None = None
 
     @property
-    def started(self) -> bool:
-        """Tell whether the consumer has been started."""
-        return self._consumer is not None
+    def joined(self) -> bool:
+        """Tell whether this is a member of the group that knows its assignment (none of the Kafka partitions is one)."""
+        return self._consumer is not None and not self._rebalancing
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Hand out items until `stopping`; then leave the group. Commits go on working until it returns.
@@ -122,12 +127,12 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.subscribe(pattern=self._names.pattern([self._topic]), listener=self)
             try:
                 async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                    await self._consumer.start()
-                return True
+                    if await _unless(stopping, self._consumer.start()):
+                        return True
             except (KafkaError, TimeoutError) as problem:
                 log.warning("kafka is not reachable", group=self._group, error=type(problem).__name__)
-                await self._stop()
-                await asyncio.sleep(1.0)
+            await self._stop()
+            await _unless(stopping, asyncio.sleep(1.0))
         return False
 
     def _new_consumer(self) -> AIOKafkaConsumer:
@@ -145,7 +150,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         )
 
     async def _stop(self) -> None:
-        consumer, self._consumer = self._consumer, None
+        consumer, self._consumer, self._rebalancing = self._consumer, None, True
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await consumer.stop()
@@ -153,18 +158,36 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("consumer did not stop in order", error=type(problem).__name__)
 
     async def _poll(self) -> None:
+        failed = False
         while True:
             room = self._listener.room()
-            self._fetch_if(room > 0)
             try:
+                if failed:
+                    async with asyncio.timeout(GO_BACK_SECONDS):
+                        await self._go_back()
+                    failed = False
+                self._fetch_if(room > 0)
                 fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=max(room, 1))
-            except KafkaError as problem:
+            except (KafkaError, TimeoutError) as problem:
                 log.warning("poll failed", group=self._group, error=type(problem).__name__)
+                failed = True
                 await asyncio.sleep(0.5)
                 continue
             self._polled = self._clock.monotonic()
             for tp, records in fetched.items():
+                self._handed_out[tp] = records[-1].offset + 1
                 self._listener.deliver(received(self._names.inward_partition(tp), records))
+
+    async def _go_back(self) -> None:
+        """Read on after what was handed out: the client keeps nothing of what a failed poll had taken."""
+        for tp in self._consumer.assignment():
+            offset = self._handed_out.get(tp)
+            if offset is None:
+                offset = await self._consumer.committed(tp)
+            if offset is None:
+                await self._consumer.seek_to_beginning(tp)
+            else:
+                self._consumer.seek(tp, offset)
 
     def _fetch_if(self, wanted: bool) -> None:
         """Pause or resume everything; a rebalance forgets it, so it is said before each poll."""
@@ -183,6 +206,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Iterable[BrokerPartition]) -> None:
         """Pass it on; returns at once."""
         self._rebalancing = False
+        self._handed_out.clear()
         self._assigned = self._pass_on(self._listener.assigned, assigned)
 
     def _pass_on(
@@ -195,3 +219,17 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except Exception as problem:  # noqa: BLE001 - the loop: carried to run(), which raises it
             self._failure = self._failure or problem
         return names
+
+
+async def _unless(stopping: asyncio.Event, doing: Coroutine[Any, Any, None]) -> bool:
+    """Await `doing`, but not longer than until `stopping`; tell whether it was done."""
+    task, stopped = asyncio.ensure_future(doing), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        return task.done()
+    finally:
+        task.cancel()
+        stopped.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
