@@ -15,6 +15,7 @@ from flux_common.kafka.lanes import LaneLimits
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import InvariantBroken, Overloaded, RunBroken, Unavailable
 from flux_common.kernel.positions import LaneBatch
+from flux_common.observability.metrics import REGISTRY
 from flux_common.settings import KafkaSettings
 
 Until = Callable[..., Awaitable[Any]]
@@ -462,3 +463,37 @@ async def test_stopping_finishes_the_batch_in_flight(
 
     assert len(store.batches) == 1
     assert len(await effects(store)) == store.batches[0][1]
+
+
+async def test_the_gauges_tell_what_is_owned_what_waits_and_what_lags(
+    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
+) -> None:
+    """Owned lanes, their lag, lanes that are untaken and why; all of it is gone with the loop."""
+    topic = await create_topic("gauged", 2)
+    apply = store.apply
+
+    async def stuck(batch: LaneBatch) -> None:
+        if batch.lane.tp.kafka_partition == 1:
+            raise Overloaded(Code.DATABASE_UNAVAILABLE, "full", retry_in=30)
+        await apply(batch)
+
+    def shown(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(name, {"topic": topic, **labels})
+
+    store.apply = stuck
+    await send(settings, topic, [b"a"] * 3, 0)
+    await send(settings, topic, [b"a"] * 5, 1)
+    async with running(topic):
+        await until(_true(lambda: shown("flux_lane_lag_records", kafka_partition="1") == 5))
+        lag = shown("flux_lane_lag_records", kafka_partition="0")
+        owned = shown("flux_lanes_owned")
+        await store.pool.execute("UPDATE lanes SET topic_id = 'other' WHERE kafka_partition = 0")
+        await store.pool.execute("UPDATE lanes SET owner_epoch = owner_epoch + 1 WHERE kafka_partition = 0")
+        await send(settings, topic, [b"b"], 0)
+        stopped = {"kafka_partition": "0", "code": Code.TOPIC_EXCHANGED.value}
+        await until(_true(lambda: shown("flux_lanes_stopped", **stopped) == 1))
+        untaken = shown("flux_lanes_untaken", reason=f"stopped: {Code.TOPIC_EXCHANGED.value}")
+
+    assert (lag, owned, untaken) == (0, 2, 1)
+    assert shown("flux_lanes_owned") is None
+    assert shown("flux_lanes_stopped", **stopped) is None

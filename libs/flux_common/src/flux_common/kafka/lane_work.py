@@ -7,7 +7,8 @@ The failure table of semantics.md is `LaneWork.judge` and nowhere else. One task
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ from flux_common.kernel.errors import (
 from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
 from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
-from flux_common.observability.tracing import process_span
+from flux_common.observability.tracing import LINKS_MAX, process_span
 
 log = get_logger(__name__)
 
@@ -145,10 +146,7 @@ class LaneWork:
         begun = self._clock.monotonic()
         outcome = "failed"
         try:
-            with process_span(
-                owned.tp.topic, [record.headers for record in records],
-                **{"messaging.destination.partition.id": str(owned.tp.kafka_partition)},
-            ):  # fmt: skip
+            with self._span(owned, records):
                 await self._advance(owned, records)
             outcome = "applied"
         except FluxError as problem:
@@ -157,6 +155,15 @@ class LaneWork:
         finally:
             self._record(owned, records, outcome, begun)
         owned.tries = 0
+
+    @contextmanager
+    def _span(self, owned: Owned, records: Sequence[Received]) -> Iterator[None]:
+        """Work a batch under its process span; links are looked for in its first records alone."""
+        partition = {"messaging.destination.partition.id": str(owned.tp.kafka_partition)}
+        linked = [record.headers for record in records[:LINKS_MAX]]
+        with process_span(owned.tp.topic, linked, **partition) as span:
+            span.set_attribute("messaging.batch.message_count", len(records))
+            yield
 
     async def _advance(self, owned: Owned, records: Sequence[Received]) -> None:
         """Apply records; where that is refused, halve them until the refused one stands alone."""
