@@ -4,6 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON ?= python3
 UV := $(BIN)/uv
+export UV_SYSTEM_CERTS ?= true
 PACKAGES := libs/flux_common libs/flux_client libs/flux_devkit services/ingest services/transform services/checkpoint services/audit
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \
   $(foreach name,flux-common flux-client flux-devkit flux-ingest flux-transform flux-checkpoint flux-audit,--no-emit-package $(name))
