@@ -4,21 +4,34 @@ What must hold: a transaction sees the rows of the agencies it was opened for an
 connection. The agencies are set inside the transaction (`set_config(…, true)`), after asserting that none were set; a
 cancelled or broken transaction's connection is terminated, never returned to the pool. Services reach PostgreSQL over
 TCP only: over a Unix socket a stopped client blocks its successor whatever the time-outs (semantics.md, Lanes).
+
+| the block ends by | the connection | who called sees |
+|---|---|---|
+| its end, COMMIT answered | goes back | nothing |
+| its end, COMMIT answered with ROLLBACK | goes back | `InvariantBroken`: an error was swallowed inside |
+| its end, COMMIT not answered | is terminated | `Unavailable`: whether it committed is for a Take to find out |
+| an answer of the server, a decision of ours | is rolled back, goes back | as `sqlstates` translates it |
+| anything else, cancellation first of all | is terminated | just that |
+
+Transactions are begun and ended here and not by the driver's own block, which hides COMMIT's answer and, once the
+connection is lost, puts its complaint in the place of whatever the block raised, a cancellation included.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from flux_common.kernel.codes import Code
-from flux_common.kernel.errors import FluxError, InvariantBroken
+from flux_common.kernel.errors import Classification, FluxError, InvariantBroken, Overloaded
+from flux_common.observability import metrics
 from flux_common.postgres.queries import Queries
-from flux_common.postgres.sqlstates import translated
+from flux_common.postgres.sqlstates import connecting, translated
 from flux_common.settings import PostgresSettings
 
 if TYPE_CHECKING:
@@ -31,6 +44,12 @@ else:
 _SQL = Queries.load("flux_common.postgres", "database.sql")
 # Minor releases that carry fixes of row-level security (trust.md).
 VERSION_FLOOR = {15: 150020, 16: 160016, 17: 170012, 18: 180006}
+ACQUIRE_SECONDS = 10.0
+RELEASE_SECONDS: Final = 5.0
+# The list is one text with commas between: a name that held one would be two agencies.
+_AGENCY: Final = re.compile(r"(_system|[a-z0-9][a-z0-9-]{1,62})")
+# What a connection that was lost, or cut off by us, may raise when it is tidied up.
+_TIDYING: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 class Database:
@@ -47,7 +66,7 @@ class Database:
             Unavailable: PostgreSQL does not answer.
             FluxError: the server lacks fixes of row-level security.
         """
-        with translated():
+        with connecting():
             pool = await asyncpg.create_pool(
                 **settings.asyncpg_options(application_name),
                 min_size=settings.pool_min,
@@ -70,7 +89,7 @@ class Database:
         if version < floor and not accept:
             raise FluxError(
                 Code.SETTINGS_INVALID,
-                f"PostgreSQL {version} lacks fixes of row-level security; upgrade to {floor} or newer",
+                f"PostgreSQL {_release(version)} lacks fixes of row-level security; upgrade to {_release(floor)} or newer",
             )
 
     async def close(self, *, grace: float = 5.0) -> None:
@@ -86,32 +105,107 @@ class Database:
 
         Raises:
             Unavailable, Contended, RecordRefused, IsolationViolation: as `sqlstates` translates them.
-            InvariantBroken: the connection came with an agency already set.
+            Overloaded: every connection is in use, and stayed so for ten seconds.
+            InvariantBroken: the connection came with an agency already set, a name is no agency's, or an error of a
+                statement was swallowed in the block, so that COMMIT kept nothing.
         """
-        with translated():
-            connection = await self._pool.acquire(timeout=10)
-            try:
-                async with connection.transaction():
-                    await _set_agencies(connection, agencies, reader)
+        statement, tenant = _tenancy(agencies, reader)
+        connection = await self._acquired()
+        lost = False
+        try:
+            with translated(lambda: lost):
+                try:
+                    await connection.execute(_SQL["begin"])
+                    await _enter(connection, statement, tenant)
                     yield connection
-            except BaseException as problem:
-                if not isinstance(problem, (asyncpg.PostgresError, FluxError)) or isinstance(problem, InvariantBroken):
-                    # Cancelled or broken: whether it committed is settled by who asks next, not by this connection.
-                    connection.terminate()
-                raise
-            finally:
-                await asyncio.shield(self._pool.release(connection, timeout=5))
+                    await _commit(connection)
+                except BaseException as problem:
+                    lost = _is_gone(connection)
+                    await _undo(connection, problem)
+                    raise
+        finally:
+            with suppress(*_TIDYING):  # the transaction is over, whatever becomes of its connection
+                await self._pool.release(connection, timeout=RELEASE_SECONDS)
 
     async def ping(self) -> None:
         """Make one round trip; raises Unavailable."""
         async with self.transaction() as connection:
             await connection.fetchval(_SQL["server_version"])
+        metrics.pool_connections.labels("idle").set(self._pool.get_idle_size())
+        metrics.pool_connections.labels("in use").set(self._in_use())
+
+    async def _acquired(self) -> PoolConnectionProxy[asyncpg.Record]:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        with connecting():
+            try:
+                return await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+            except TimeoutError as problem:
+                if self._in_use() < self._pool.get_max_size():
+                    raise
+                raise _overloaded() from problem
+            finally:
+                metrics.pool_wait_seconds.observe(loop.time() - begun)
+
+    def _in_use(self) -> int:
+        return self._pool.get_size() - self._pool.get_idle_size()
 
 
-async def _set_agencies(connection: Any, agencies: Collection[str], reader: bool) -> None:
-    if not await connection.fetchval(_SQL["tenant_unset"]):
+def _overloaded() -> Overloaded:
+    return Overloaded(
+        Code.DATABASE_UNAVAILABLE,
+        f"Every connection of the pool stayed in use for {ACQUIRE_SECONDS:g} s",
+        classification=Classification.STORAGE,
+    )
+
+
+def _release(version: int) -> str:
+    return f"{version // 10000}.{version % 10000}"
+
+
+def _tenancy(agencies: Collection[str], reader: bool) -> tuple[str, str | None]:
+    """Return the statement that lets a transaction see `agencies`, and its argument."""
+    if isinstance(agencies, str) or not all(_AGENCY.fullmatch(agency) for agency in agencies):
+        raise InvariantBroken(Code.ISOLATION_VIOLATION, "What a transaction shall see is not a list of agency ids")
+    if reader:
+        if len(agencies) != 1:
+            raise ValueError("a reader's transaction is opened for one agency")
+        return "set_reader_tenant", next(iter(agencies))
+    return ("set_tenants", ",".join(sorted(agencies))) if agencies else ("tenant_unset", None)
+
+
+async def _enter(connection: Any, statement: str, tenant: str | None) -> None:
+    if not await connection.fetchval(_SQL[statement], *([] if tenant is None else [tenant])):
         raise InvariantBroken(Code.ISOLATION_VIOLATION, "A connection came with an agency already set")
-    if reader and len(agencies) == 1:
-        await connection.fetchval(_SQL["set_reader_tenant"], next(iter(agencies)))
-    elif agencies:
-        await connection.fetchval(_SQL["set_tenants"], ",".join(sorted(agencies)))
+
+
+async def _commit(connection: Any) -> None:
+    if await connection.execute(_SQL["commit"]) != "COMMIT":
+        raise InvariantBroken(Code.INVARIANT_BROKEN, "An error was swallowed inside a transaction: nothing was kept")
+
+
+async def _undo(connection: Any, problem: BaseException) -> None:
+    """Roll back after an answer of the server or a decision of ours; cut off whatever else is left."""
+    decided = isinstance(problem, FluxError) and not isinstance(problem, InvariantBroken)
+    if decided or isinstance(problem, asyncpg.PostgresError):
+        try:
+            await connection.execute(_SQL["rollback"])
+            return
+        except _TIDYING:
+            pass
+        except BaseException:
+            _terminate(connection)
+            raise
+    _terminate(connection)
+
+
+def _terminate(connection: Any) -> None:
+    with suppress(asyncpg.InterfaceError):  # the pool took it back already when the server hung up
+        connection.terminate()
+
+
+def _is_gone(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # as above
+        return True

@@ -17,7 +17,7 @@ from flux_common.kernel.errors import FluxError, InvariantBroken
 from flux_common.kernel.ids import sha256_hex
 from flux_common.postgres.database import Database
 from flux_common.postgres.queries import Queries
-from flux_common.postgres.sqlstates import translated
+from flux_common.postgres.sqlstates import connecting, translated
 
 _SQL = Queries.load("flux_common.postgres", "migrations.sql")
 _ROLES = Queries.load("flux_common.postgres", "roles.sql")
@@ -57,8 +57,9 @@ async def create_roles(admin_dsn: str, passwords: dict[str, str]) -> None:
         admin_dsn: a superuser's DSN of the Flux database.
         passwords: the log-in password of each role in `LOGIN_ROLES` that shall get one.
     """
-    with translated():
+    with connecting():
         connection = await asyncpg.connect(admin_dsn)
+    with translated(connection.is_closed):
         try:
             async with connection.transaction():
                 await connection.execute(_SQL["lock"])
@@ -77,8 +78,9 @@ async def migrate(dsn: str, *, password: str | None = None) -> list[str]:
         InvariantBroken: an applied file differs from the one in this release.
         Unavailable: PostgreSQL does not answer, or a table stays locked; run it again.
     """
-    with translated():
+    with connecting():
         connection = await asyncpg.connect(dsn, password=password)
+    with translated(connection.is_closed):
         try:
             done: list[str] = []
             for migration in migrations():

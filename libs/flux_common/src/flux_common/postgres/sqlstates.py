@@ -4,14 +4,20 @@
 |---|---|
 | 22, 23502, 23514 | the record is refused: `RecordRefused`, the loop bisects and dead-letters |
 | 40, 55P03, 23505, 23503 | a race: `Contended`, the batch is tried again |
-| 08, 53, 57, 58 and lost connections | `Unavailable` |
+| 08, 53, 57, 58, 25P03, 25P04 and lost connections | `Unavailable` |
 | 42501 | `IsolationViolation`: the process stops |
+| 23 of the machinery's own tables | `InvariantBroken`: what we computed contradicts itself; no record is to blame |
+| 0A000 of a plan that a migration outdated | `Contended`: the driver has thrown the plan away, the batch is tried again |
+| the driver lost track of its connection | `Unavailable`: that is what it says when the server hangs up at the wrong moment |
 | anything else | raised as it is: the process stops |
+
+Only what PostgreSQL and the way to it raise is translated: another error of a block, a missing file or a wrong call of
+the driver, is a fault of ours and stays what it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
@@ -25,6 +31,7 @@ from flux_common.kernel.errors import (
     IsolationViolation,
     Unavailable,
 )
+from flux_common.observability import metrics
 
 
 class RecordRefused(InvalidMessage):
@@ -42,22 +49,31 @@ class KeyContended(Contended):
 _REFUSED = ("22", "23502", "23514")
 _CONTENDED = ("40", "55P03")
 _KEYS = ("23505", "23503")
-_OUTAGE = ("08", "53", "57", "58", "25P03")
+_OUTAGE = ("08", "53", "57", "58", "25P03", "25P04")
+# Rows that are computed, never copied from a record.
+_MACHINERY = frozenset({"lanes", "ledger", "ledger_exceptions", "relay_leases"})
 
 
 def meaning(problem: Exception) -> FluxError | None:
     """Return the FluxError that `problem` stands for; None where it is unknown and must stop the process."""
+    if isinstance(problem, asyncpg.InvalidCachedStatementError):
+        return Contended(Code.DATABASE_UNAVAILABLE, "A migration changed what a statement returns", retry_in=0.05)
     if isinstance(problem, asyncpg.PostgresError):
         return _of_state(problem.sqlstate or "", problem)
-    if isinstance(problem, (OSError, TimeoutError, asyncpg.InterfaceError)):
+    if isinstance(problem, (ConnectionError, TimeoutError, asyncpg.InternalClientError)):
         return _outage(type(problem).__name__)
     return None
 
 
 def _of_state(state: str, problem: asyncpg.PostgresError) -> FluxError | None:
-    where = {"sqlstate": state, "constraint": getattr(problem, "constraint_name", None)}
+    table = getattr(problem, "table_name", None)
+    where = {"sqlstate": state, "table": table, "constraint": getattr(problem, "constraint_name", None)}
     if state == "42501":
         return IsolationViolation(Code.ISOLATION_VIOLATION, "The database refused access").with_context(**where)
+    if state.startswith("23") and table in _MACHINERY:
+        return InvariantBroken(Code.INVARIANT_BROKEN, f"The machinery's rows break a rule ({state})").with_context(
+            **where
+        )
     if state.startswith(_REFUSED):
         return RecordRefused(Code.RECORD_REFUSED, f"The database refused the values ({state})").with_context(**where)
     if state.startswith(_KEYS):
@@ -76,16 +92,37 @@ def _outage(what: str) -> Unavailable:
     )
 
 
+def _never() -> bool:
+    return False
+
+
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn what PostgreSQL raises inside the block into what the loop understands."""
+def translated(gone: Callable[[], bool] = _never) -> Iterator[None]:
+    """Turn what PostgreSQL raises inside the block into what the loop understands.
+
+    `gone` tells whether the block's connection is closed: then the driver's own complaints are an outage, too.
+    """
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as problem:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as problem:
         known = meaning(problem)
+        if known is None and isinstance(problem, asyncpg.InterfaceError) and gone():
+            known = _outage(type(problem).__name__)
         if known is None:
             raise
+        if isinstance(known, IsolationViolation):
+            metrics.isolation_violations.inc()
         raise known from problem
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Do the same while a connection is made, when whatever the system or the pool says is an outage."""
+    try:
+        with translated():
+            yield
+    except (asyncpg.InterfaceError, OSError) as problem:
+        raise _outage(type(problem).__name__) from problem
 
 
 class KeyRaces:

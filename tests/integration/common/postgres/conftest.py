@@ -1,0 +1,183 @@
+"""Logins, a superuser's eye and a cut-off wire for the postgres room's suites."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from flux_common.contracts.envelope import Outgoing
+from flux_common.kafka.admin import Admin
+from flux_common.kernel.ids import derived_id
+from flux_common.kernel.positions import TopicPartition
+from flux_common.postgres.database import Database
+from flux_common.settings import KafkaSettings, PostgresSettings
+from flux_devkit.plugin import Database as TestDatabase
+
+SettingsFor = Callable[[str], PostgresSettings]
+OpenAs = Callable[..., Awaitable[Database]]
+
+
+@pytest.fixture
+async def admin(database: TestDatabase) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """The superuser, who sees all rows and may end any backend."""
+    connection = await asyncpg.connect(database.dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def open_as(settings_for: SettingsFor) -> AsyncIterator[OpenAs]:
+    """Open a role's `Database`; keywords are settings. All are closed in the end."""
+    opened: list[Database] = []
+
+    async def open_database(role: str, **changes: Any) -> Database:
+        small = {"pool_min": 0, "pool_max": 4} | changes
+        opened.append(await Database.open(settings_for(role).model_copy(update=small), "test"))
+        return opened[-1]
+
+    yield open_database
+    for database in opened:
+        await database.close(grace=1)
+
+
+@dataclass
+class Wire:
+    """A TCP proxy before PostgreSQL that can cut a client off at its COMMIT, before or after it passed."""
+
+    port: int = 0
+    cut: str = "never"  # never, before, after
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def up(self, reader: asyncio.StreamReader, onward: asyncio.StreamWriter, back: asyncio.StreamWriter) -> None:
+        """Pass what the client says; at a COMMIT do as `cut` says."""
+        while chunk := await reader.read(65536):
+            commit = b"COMMIT" in chunk
+            if not (commit and self.cut == "before"):
+                onward.write(chunk)
+                await onward.drain()
+            if commit and self.cut != "never":
+                back.transport.abort()
+                onward.write_eof()
+                return
+
+    async def down(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        """Pass what the server says."""
+        with suppress(ConnectionError):
+            while chunk := await reader.read(65536):
+                back.write(chunk)
+                await back.drain()
+
+
+@pytest.fixture
+async def wire(database: TestDatabase) -> AsyncIterator[Wire]:
+    """A running `Wire` before this session's PostgreSQL."""
+    made, parts = Wire(), urlsplit(database.dsn)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(parts.hostname, parts.port)
+        made.writers += [writer, to_server]
+        with suppress(ConnectionError):
+            await asyncio.gather(made.up(reader, to_server, writer), made.down(from_server, writer))
+        to_server.close()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    yield made
+    server.close()
+    for writer in made.writers:
+        writer.transport.abort()
+    await asyncio.sleep(0)
+
+
+@pytest.fixture
+def through(wire: Wire) -> Callable[[PostgresSettings], PostgresSettings]:
+    """Lead settings through the wire."""
+
+    def led(settings: PostgresSettings) -> PostgresSettings:
+        parts = urlsplit(settings.dsn)
+        netloc = f"{parts.username}@127.0.0.1:{wire.port}"
+        return settings.model_copy(update={"dsn": urlunsplit(parts._replace(netloc=netloc)), "pool_min": 0})
+
+    return led
+
+
+@pytest.fixture
+def kafka(kafka_bootstrap: str, topic_prefix: str) -> KafkaSettings:
+    """Settings of a client of the session's Kafka, behind this test's own prefix."""
+    return KafkaSettings(bootstrap=kafka_bootstrap, topic_prefix=topic_prefix, session_timeout_ms=6000)
+
+
+@pytest.fixture
+def create_topic(kafka: KafkaSettings) -> Callable[..., Awaitable[str]]:
+    """Create a topic by the name that Flux uses; keywords are topic settings with `_` for `.`."""
+
+    async def create(name: str, partitions: int = 1, **config: str) -> str:
+        client = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        for future in client.create_topics([NewTopic(kafka.topic(name), partitions, 1, config=settings)]).values():
+            await asyncio.to_thread(future.result, 10)
+        tps = [TopicPartition(name, n) for n in range(partitions)]
+        await _until(lambda: _leaders(kafka, tps))  # metadata lags behind creation
+        return name
+
+    return create
+
+
+async def _leaders(kafka: KafkaSettings, tps: list[TopicPartition]) -> bool:
+    return len(await Admin(kafka).logs(tps)) == len(tps)
+
+
+async def _until(holds: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
+    async with asyncio.timeout(seconds):
+        while not (found := await holds()):  # noqa: ASYNC110 - it is others that make it true
+            await asyncio.sleep(0.02)
+        return found
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[Any]]:
+    """Wait until an asynchronous condition holds, and return what it returned."""
+    return _until
+
+
+@pytest.fixture
+def event() -> Callable[..., Outgoing]:
+    """Make a numbered event of an agency: `event(topic, 7)`."""
+
+    def make(topic: str, number: int, *, key: str = "k", agency: str = "nasa", value: bytes | None = None) -> Outgoing:
+        ident = str(derived_id(["test", topic, number]))
+        return Outgoing(topic, key, ident, [("ce_id", ident.encode())], value or b"%d" % number, agency)
+
+    return make
+
+
+@pytest.fixture
+def waiting_for_advisory(admin: Any) -> Callable[[], Any]:
+    """Hold advisory lock 1 inside a block: what waits for it stands still there."""
+
+    @asynccontextmanager
+    async def held() -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+        async def somebody_waits() -> bool:
+            return bool(
+                await admin.fetchval(
+                    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND NOT granted"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+                )
+            )
+
+        await admin.execute("SELECT pg_advisory_lock(1)")
+        try:
+            yield somebody_waits
+        finally:
+            await admin.execute("SELECT pg_advisory_unlock(1)")
+
+    return held
