@@ -47,6 +47,7 @@ def _wait_for_leaders(client: AdminClient, name: str, partitions: int) -> None:
 @pytest.fixture
 def values_of(kafka_bootstrap: str) -> Callable[..., Awaitable[list[Any]]]:
     """Read the values of Kafka partition 0 up to its end, read_committed."""
+
     async def read(name: str) -> list[Any]:
         tp, found = TopicPartition(name, 0), []
         async with AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap, isolation_level="read_committed") as consumer:

@@ -114,7 +114,7 @@ async def test_reset_none_raises_until_it_is_sought(kafka_bootstrap: str, new_to
 async def test_a_poll_of_nowhere_is_a_poll(kafka_bootstrap: str, new_topic: Any) -> None:
     """`getmany` of a partition that does not exist returns nothing, leaves other positions alone, and loses no record.
 
-    When red: `lanes.NOWHERE` must be replaced by pausing every lane whose buffer is full.
+    When red: `names.NOWHERE` must be replaced by pausing what is full (lanes, the work consumer).
     """
     topic = await new_topic()
     tp = TopicPartition(topic, 0)

@@ -110,6 +110,25 @@ def _applied(store: Any, numbers: list[int]) -> Any:
     return holds
 
 
+async def test_a_loop_waits_for_a_broker_that_is_not_there_yet(
+    broker: Any, store: Any, member: ModuleType, until: Any
+) -> None:
+    """Started before its broker the loop goes on ticking, and reads when the broker comes."""
+    ticks: list[None] = []
+    await asyncio.to_thread(broker.stop)
+    settings = KafkaSettings(bootstrap=broker.bootstrap, request_timeout_ms=1000)
+    async with _running(member.loop_on(store, settings, "t", on_tick=lambda: ticks.append(None))):
+        await asyncio.sleep(2.5)
+        waited = len(ticks)
+        await asyncio.to_thread(broker.start)
+        sender = IdempotentPublisher(settings)
+        await sender.send([event(1)])
+        await sender.close()
+        await until(_applied(store, [1]), 30)
+
+    assert waited >= 2
+
+
 async def test_a_stopped_broker_is_an_outage_within_the_deadline(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the broker answers nothing, senders get Unavailable and close in bounded time; afterwards all goes on."""
     for module, name in ((publisher, "SEND_SECONDS"), (publisher, "PUBLISH_SECONDS"), (producing, "CLOSE_SECONDS")):

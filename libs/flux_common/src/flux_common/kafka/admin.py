@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
@@ -66,7 +67,16 @@ class TopicsReport:
 
 
 class Admin:
-    """confluent-kafka's admin client in a thread, speaking Flux's names. Made once a process; connects when asked."""
+    """confluent-kafka's admin client in a thread, speaking Flux's names; connects when it is asked something.
+
+    It has threads and connections of its own, so a process shares one (`of`).
+    """
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def of(cls, settings: KafkaSettings) -> Admin:
+        """Return this process's client for `settings`."""
+        return cls(settings)
 
     def __init__(self, settings: KafkaSettings, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._settings, self._seconds = settings, answer_seconds
@@ -170,7 +180,7 @@ async def create_topics(
     Raises:
         Unavailable: the broker does not answer, or refuses to create a topic.
     """
-    admin, names = Admin(settings), Names(settings.topic_prefix)
+    admin, names = Admin.of(settings), Names(settings.topic_prefix)
     wanted = {name: spec for spec in TOPICS for name in topic_names(spec, list(agencies))}
     copies = replication or (1 if development else REPLICATION)
     present = await admin.describe(wanted)
@@ -190,7 +200,7 @@ async def create_topics(
 
 async def topic_facts(settings: KafkaSettings, topics: Iterable[str]) -> dict[str, TopicFacts]:
     """Return id and number of Kafka partitions of those topics that exist. Raises Unavailable."""
-    return await Admin(settings).describe(topics)
+    return await Admin.of(settings).describe(topics)
 
 
 async def wait_for_topics(
@@ -201,7 +211,7 @@ async def wait_for_topics(
     Raises:
         Unavailable: some are still missing after `timeout` seconds (TOPIC_MISSING), or the broker does not answer.
     """
-    admin = admin or Admin(settings)
+    admin = admin or Admin.of(settings)
     wanted = set(topics)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout

@@ -21,6 +21,7 @@ from flux_common.kafka.admin import Admin
 from flux_common.kafka.errors import unavailable
 from flux_common.kafka.names import Names
 from flux_common.kafka.records import received
+from flux_common.kafka.starting import stopped
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
 from flux_common.kernel.positions import Received, TopicPartition
@@ -48,7 +49,7 @@ class TopicFollower:
     ) -> None:  # fmt: skip
         self._settings, self._topics, self._start = settings, sorted(topics), start
         self._names = Names(settings.topic_prefix)
-        self._admin = admin or Admin(settings)
+        self._admin = admin or Admin.of(settings)
         self._consumer: Any = None
         self._tps: list[TopicPartition] = []
 
@@ -74,7 +75,7 @@ class TopicFollower:
             for tp, offset in starts.items():
                 consumer.seek(self._names.outward_partition(tp), offset)
         except (KafkaError, TimeoutError) as problem:
-            await _stop(consumer)
+            await stopped(consumer)
             raise unavailable(problem, "connect a follower") from problem
         self._consumer, self._tps = consumer, sorted(starts)
 
@@ -82,7 +83,7 @@ class TopicFollower:
         """Disconnect; safe at any time."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _stop(consumer)
+            await stopped(consumer)
 
     async def positions(self) -> dict[TopicPartition, int]:
         """Return where reading goes on, per Kafka partition."""
@@ -139,11 +140,3 @@ class TopicFollower:
         for tp, facts in (await self._admin.logs(tps)).items():
             log.warning("offset is gone, reading from the log start", lane=str(tp), log_start=facts.log_start)
             self._consumer.seek(self._names.outward_partition(tp), facts.log_start)
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    try:
-        async with asyncio.timeout(10):
-            await consumer.stop()
-    except (KafkaError, TimeoutError) as problem:
-        log.warning("follower did not stop in order", error=type(problem).__name__)

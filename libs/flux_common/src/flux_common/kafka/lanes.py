@@ -28,8 +28,9 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from flux_common.kafka.admin import Admin
 from flux_common.kafka.figures import LaneFigures
 from flux_common.kafka.lane_work import LaneHandler, LaneLimits, LaneStore, LaneWork
-from flux_common.kafka.names import Names
+from flux_common.kafka.names import NOWHERE, Names
 from flux_common.kafka.owned import Owned, State
+from flux_common.kafka.starting import started, stopped
 from flux_common.kernel.clock import Clock, millis
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
@@ -45,10 +46,8 @@ POLL_MS: Final = 200
 POLL_FULL_MS: Final = 20  # while lanes are left out of the poll
 LOOK_SECONDS: Final = 0.25  # how often quiet lanes are looked at
 COMMIT_SECONDS: Final = 1.0
-CLOSE_SECONDS: Final = 10.0
 METADATA_MAX_AGE_MS: Final = 5_000  # a new agency's topic is found within this
 PARTITION_FETCH_BYTES: Final = 4 * 2**20
-NOWHERE: Final = BrokerPartition("", -1)  # polled alone it returns nothing, yet it is a poll
 
 
 class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -72,7 +71,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._limits, self._watermarks = limits or LaneLimits(), watermarks
         self._names = Names(settings.topic_prefix)
         self._work = LaneWork(
-            store, handler, Admin(settings), self._limits, clock, jitter, self._spawn, transactional=transactional
+            store, handler, Admin.of(settings), self._limits, clock, jitter, self._spawn, transactional=transactional
         )
         self._figures = LaneFigures(clock)
         self._owned: dict[BrokerPartition, Owned] = {}
@@ -80,7 +79,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer: Any = None
         self._failure: BaseException | None = None
         self._ended = asyncio.Event()
-        self._rebalancing = True
+        self._started, self._rebalancing = False, True
         self._polled = self._looked = self._committed = clock.monotonic()
 
     # What probes ask.
@@ -88,7 +87,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     @property
     def started(self) -> bool:
         """Tell whether the consumer has been started once."""
-        return self._consumer is not None
+        return self._started
 
     def lanes(self) -> list[Lane]:
         """Return the lanes that are taken now."""
@@ -111,8 +110,10 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         Raises:
             InvariantBroken, or whatever else the failure table does not name: the process must end.
         """
-        if not await self._start(stopping):
+        timeout = self._settings.request_timeout_ms / 1000
+        if not await started(self._new_consumer, stopping, timeout, self._on_tick):
             return
+        self._started = True
         self._spawn(self._poll())
         self._spawn(self._watch(stopping))
         try:
@@ -122,26 +123,9 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         finally:
             await self._close()
 
-    async def _start(self, stopping: asyncio.Event) -> bool:
-        """Connect, however long that takes; False if the process stops first."""
-        while not stopping.is_set():
-            self._on_tick()
-            self._consumer = self._new_consumer()
-            self._consumer.subscribe(pattern=self._names.pattern(self._topics), listener=self)
-            try:
-                async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                    await self._consumer.start()
-                return True
-            except (KafkaError, TimeoutError) as problem:
-                log.warning("kafka is not reachable", group=self._group, error=type(problem).__name__)
-                await _stop(self._consumer)
-                self._consumer = None
-                await asyncio.sleep(0.5 + self._jitter())
-        return False
-
     def _new_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
-        return AIOKafkaConsumer(
+        self._consumer = AIOKafkaConsumer(
             group_id=self._names.outward(self._group),
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -153,6 +137,8 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             **(settings.aiokafka_options() | {"metadata_max_age_ms": METADATA_MAX_AGE_MS}),
         )
+        self._consumer.subscribe(pattern=self._names.pattern(self._topics), listener=self)
+        return self._consumer
 
     async def _watch(self, stopping: asyncio.Event) -> None:
         """Tell that the loop lives, mend what time mends, and end it when it is to stop."""
@@ -182,7 +168,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         for owned in self._owned.values():
             owned.drop()
         self._figures.measure(())
-        await _stop(self._consumer)
+        await stopped(self._consumer)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -325,11 +311,3 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._consumer.commit(advised)
         except (KafkaError, TimeoutError) as problem:
             log.info("advisory commit failed", group=self._group, error=type(problem).__name__)
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await consumer.stop()
-    except (KafkaError, TimeoutError) as problem:
-        log.warning("consumer did not stop in order", error=type(problem).__name__)

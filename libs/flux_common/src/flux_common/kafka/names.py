@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Final
 
 from aiokafka import TopicPartition as BrokerPartition
 
 from flux_common.kernel.positions import TopicPartition
+
+NOWHERE: Final = BrokerPartition("", -1)  # polled alone it returns nothing, yet it is a poll
 
 
 class Names:

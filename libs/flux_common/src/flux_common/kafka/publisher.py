@@ -111,7 +111,7 @@ class TransactionalPublisher:
         self._settings, self._clock, self._refused = settings, clock, refused
         self._timeout_ms = transaction_timeout_ms
         self._names = Names(settings.topic_prefix)
-        self._admin = Admin(settings)
+        self._admin = Admin.of(settings)
         self._id = f"flux-internal.relay.{service}.{shard}"
         self._key = f"{service}/{shard}"
         self._cursors = TopicPartition(RELAY_CURSORS.name, SHARDS * SERVICES.index(service) + shard)

@@ -13,7 +13,7 @@ that fails may already have taken records of other Kafka partitions and lost the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -21,8 +21,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as BrokerPartition
 from aiokafka.errors import KafkaError
 
-from flux_common.kafka.names import Names
+from flux_common.kafka.names import NOWHERE, Names
 from flux_common.kafka.records import received
+from flux_common.kafka.starting import started, stopped
 from flux_common.kernel.clock import Clock
 from flux_common.kernel.positions import Received, TopicPartition
 from flux_common.observability.logging import get_logger
@@ -33,7 +34,6 @@ log = get_logger(__name__)
 POLL_MS: Final = 200
 COMMIT_SECONDS: Final = 10.0
 GO_BACK_SECONDS: Final = 10.0
-CLOSE_SECONDS: Final = 10.0
 
 
 class WorkListener(Protocol):
@@ -83,7 +83,9 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Raises whatever the listener raises: the process must end.
         """
-        if not await self._start(stopping):
+        timeout = self._settings.request_timeout_ms / 1000
+        if not await started(self._new_consumer, stopping, timeout, self._on_tick):
+            self._consumer = None
             return
         poll = asyncio.create_task(self._poll())
         try:
@@ -120,24 +122,9 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return False
         return len(mine) == len(offsets)
 
-    async def _start(self, stopping: asyncio.Event) -> bool:
-        while not stopping.is_set():
-            self._on_tick()
-            self._consumer = self._new_consumer()
-            self._consumer.subscribe(pattern=self._names.pattern([self._topic]), listener=self)
-            try:
-                async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                    if await _unless(stopping, self._consumer.start()):
-                        return True
-            except (KafkaError, TimeoutError) as problem:
-                log.warning("kafka is not reachable", group=self._group, error=type(problem).__name__)
-            await self._stop()
-            await _unless(stopping, asyncio.sleep(1.0))
-        return False
-
     def _new_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
-        return AIOKafkaConsumer(
+        self._consumer = AIOKafkaConsumer(
             group_id=self._names.outward(self._group),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -148,14 +135,12 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             rebalance_timeout_ms=settings.max_poll_interval_ms,
             **settings.aiokafka_options(),
         )
+        self._consumer.subscribe(pattern=self._names.pattern([self._topic]), listener=self)
+        return self._consumer
 
     async def _stop(self) -> None:
         consumer, self._consumer, self._rebalancing = self._consumer, None, True
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await consumer.stop()
-        except (KafkaError, TimeoutError) as problem:
-            log.warning("consumer did not stop in order", error=type(problem).__name__)
+        await stopped(consumer)
 
     async def _poll(self) -> None:
         failed = False
@@ -166,8 +151,9 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     async with asyncio.timeout(GO_BACK_SECONDS):
                         await self._go_back()
                     failed = False
-                self._fetch_if(room > 0)
-                fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=max(room, 1))
+                fetched = await self._consumer.getmany(
+                    *(() if room > 0 else (NOWHERE,)), timeout_ms=POLL_MS, max_records=max(room, 1)
+                )
             except (KafkaError, TimeoutError) as problem:
                 log.warning("poll failed", group=self._group, error=type(problem).__name__)
                 failed = True
@@ -188,15 +174,6 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._consumer.seek_to_beginning(tp)
             else:
                 self._consumer.seek(tp, offset)
-
-    def _fetch_if(self, wanted: bool) -> None:
-        """Pause or resume everything; a rebalance forgets it, so it is said before each poll."""
-        assigned = self._consumer.assignment()
-        paused = self._consumer.paused()
-        if wanted:
-            self._consumer.resume(*paused)
-        else:
-            self._consumer.pause(*(assigned - paused))
 
     def on_partitions_revoked(self, revoked: Iterable[BrokerPartition]) -> None:
         """Pass it on; returns at once."""
@@ -219,17 +196,3 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except Exception as problem:  # noqa: BLE001 - the loop: carried to run(), which raises it
             self._failure = self._failure or problem
         return names
-
-
-async def _unless(stopping: asyncio.Event, doing: Coroutine[Any, Any, None]) -> bool:
-    """Await `doing`, but not longer than until `stopping`; tell whether it was done."""
-    task, stopped = asyncio.ensure_future(doing), asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-        return task.done()
-    finally:
-        task.cancel()
-        stopped.cancel()
-        await asyncio.gather(task, stopped, return_exceptions=True)
