@@ -11,9 +11,12 @@ transaction (invariants I1, I2). What an Advance did with each offset is booked 
 | take | any | epoch + 1; the taker goes on at next_offset |
 | advance | next_offset and epoch are mine | next_offset moves, with effects, outbox rows, dead letters, ledger |
 | tick | the same; no record was returned since | next_offset moves over control records; the watermark follows |
+| accept_loss | an operator's word; next_offset is below the log start | it moves there, the range is booked as *lost* |
 | anything | they are not mine | `Fenced`: nothing was changed |
 
-When a COMMIT's answer is lost the caller cannot know; it takes the lane again, and the row tells.
+When a COMMIT's answer is lost the caller cannot know; it takes the lane again, and the row tells. What a caller hands over
+is not trusted to be a batch: records outside the lane's next offsets, or booked twice, would falsify the ledger, and are a
+contradiction (`InvariantBroken`) before anything is written.
 """
 
 from __future__ import annotations
@@ -26,15 +29,16 @@ from typing import Literal
 
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.codes import Code
-from flux_common.kernel.errors import Fenced, LaneStopped
+from flux_common.kernel.errors import Fenced, InvariantBroken, LaneStopped
 from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
 from flux_common.postgres.database import Connection, Database
 from flux_common.postgres.outbox import DeadLetter, insert_dead_letters, insert_outbox
 from flux_common.postgres.queries import Queries
+from flux_common.postgres.sqlstates import KeyContended, KeyRaces
 
 _SQL = Queries.load("flux_common.postgres", "lanes.sql")
 
-ExceptionClass = Literal["duplicate", "fenced", "dead_letter", "control", "lost"]
+ExceptionClass = Literal["duplicate", "fenced", "dead_letter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class PostgresLanes:
     def __init__(self, database: Database, consumer: str) -> None:
         self._database = database
         self._consumer = consumer
+        self._races: dict[TopicPartition, KeyRaces] = {}
 
     async def take(self, tp: TopicPartition, *, topic_id: str, log_start: int, log_end: int) -> Lane:
         """Become the owner of a lane and return where to go on.
@@ -105,8 +110,11 @@ class PostgresLanes:
 
         Raises:
             Fenced: the lane is not ours any more.
+            InvariantBroken: `end_offset` is behind the lane.
         """
         controls = end_offset - lane.next_offset
+        if controls < 0:
+            raise _no_batch(lane, f"it would go back to {end_offset}")
         args = (lane.tp.topic, lane.tp.kafka_partition, lane.next_offset, end_offset, lane.owner_epoch, controls)
         async with self._database.transaction() as connection:
             if await connection.fetchval(_SQL["idle"], *args, caught_up) is None:
@@ -121,7 +129,23 @@ class PostgresLanes:
 
         Raises:
             Fenced: the lane is not ours any more; nothing was changed.
+            InvariantBroken: the batch is not what follows on the lane, a record was booked twice, or a key stayed taken
+                for the third time in a row.
         """
+        _refuse_no_batch(batch)
+        races = self._races.setdefault(batch.lane.tp, KeyRaces())
+        try:
+            async with self._advance(batch, agencies) as advance:
+                yield advance
+        except KeyContended as problem:
+            told = races.judge(problem)
+            if told is problem:
+                raise
+            raise told from problem
+        races.settled()
+
+    @asynccontextmanager
+    async def _advance(self, batch: LaneBatch, agencies: Collection[str]) -> AsyncIterator[Advance]:
         lane = batch.lane
         async with self._database.transaction(agencies) as connection:
             now = await connection.fetchval(
@@ -141,6 +165,46 @@ class PostgresLanes:
             await insert_outbox(connection, advance.outgoing)
             await insert_dead_letters(connection, advance.dead_letters)
             await _book(connection, batch, advance.exceptions)
+
+    async def accept_loss(
+        self, connection: Connection, tp: TopicPartition, *, topic_id: str, log_start: int, reason: str
+    ) -> tuple[int, int]:
+        """Let a lane go on at the log start, on an operator's word; return the lost offsets, first and last.
+
+        The caller writes the fact of it in the same transaction. Whoever owned the lane is fenced.
+
+        Raises:
+            LaneStopped: the lane has lost nothing (`LANE_DATA_LOST`), or the topic is another one (`TOPIC_EXCHANGED`).
+        """
+        row = await connection.fetchrow(_SQL["lock"], tp.topic, tp.kafka_partition)
+        if row is None or row["next_offset"] >= log_start:
+            raise LaneStopped(Code.LANE_DATA_LOST, f"{tp} has lost nothing below {log_start}")
+        if row["topic_id"] != topic_id:
+            raise LaneStopped(Code.TOPIC_EXCHANGED, f"{tp} is another topic than the one it read before")
+        first, last = row["next_offset"], log_start - 1
+        place = (tp.topic, tp.kafka_partition)
+        await connection.execute(_SQL["lose"], *place, log_start)
+        await connection.execute(_SQL["book"], *place, first, log_start, 0, 0, 0, 0, 0, log_start - first)
+        await connection.execute(
+            _SQL["book_exceptions"], *place, [first], [last], ["lost"], [str(Code.LANE_DATA_LOST)], [reason]
+        )
+        return first, last
+
+
+def _refuse_no_batch(batch: LaneBatch) -> None:
+    expected = batch.lane.next_offset
+    for record in batch.records:
+        if record.position.tp != batch.lane.tp or record.position.offset < expected:
+            raise _no_batch(batch.lane, f"{record.position} does not follow on {expected}")
+        expected = record.position.offset + 1
+    if batch.end_offset < expected or batch.end_offset == batch.lane.next_offset:
+        raise _no_batch(batch.lane, f"it would end at {batch.end_offset}")
+
+
+def _no_batch(lane: Lane, why: str) -> InvariantBroken:
+    return InvariantBroken(
+        Code.INVARIANT_BROKEN, f"What {lane.tp} shall apply at {lane.next_offset} is no batch: {why}"
+    )
 
 
 def _judged(lane: Lane, topic_id: str, log_start: int, log_end: int) -> Lane:
@@ -165,9 +229,12 @@ def _latest(batch: LaneBatch) -> datetime | None:
 
 async def _book(connection: Connection, batch: LaneBatch, exceptions: Sequence[LedgerException]) -> None:
     lane = batch.lane
+    booked = {exception.offset for exception in exceptions}
+    if len(booked) != len(exceptions) or (booked and not booked <= {r.position.offset for r in batch.records}):
+        raise _no_batch(lane, "a record was booked twice, or is of another batch")
     count = {
         kind: sum(1 for exception in exceptions if exception.kind == kind)
-        for kind in ("duplicate", "fenced", "dead_letter", "lost")
+        for kind in ("duplicate", "fenced", "dead_letter")
     }
     effects = len(batch.records) - sum(count.values())
     await connection.execute(
@@ -181,8 +248,9 @@ async def _book(connection: Connection, batch: LaneBatch, exceptions: Sequence[L
         count["fenced"],
         count["dead_letter"],
         batch.controls,
-        count["lost"],
+        0,
     )
+    rows: list[tuple[int, int, str, str | None, str | None]]
     rows = [(e.offset, e.offset, e.kind, e.code, e.ref) for e in exceptions]
     rows += [(first, last, "control", None, None) for first, last in batch.control_ranges()]
     if rows:

@@ -38,8 +38,10 @@ SELECT $1, $2, x.first_offset, x.last_offset, x.class, x.code, x.ref
   FROM unnest($3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[])
        AS x (first_offset, last_offset, class, code, ref)
 
--- name: accept_loss
--- An operator's act: what is lost is booked as lost, and the lane goes on behind it.
-UPDATE lanes SET next_offset = $3, topic_id = $4, owner_epoch = owner_epoch + 1, changed_at = now()
- WHERE topic = $1 AND kafka_partition = $2 AND next_offset <= $3
-RETURNING owner_epoch
+-- name: lock
+SELECT topic_id, next_offset FROM lanes WHERE topic = $1 AND kafka_partition = $2 FOR UPDATE
+
+-- name: lose
+-- An operator's act: what is lost is booked as lost, and the lane goes on behind it under a new epoch.
+UPDATE lanes SET next_offset = $3, owner_epoch = owner_epoch + 1, changed_at = now()
+ WHERE topic = $1 AND kafka_partition = $2
