@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from uuid import UUID
 
 import pytest
 
+from flux_checkpoint.domain import commands
 from flux_checkpoint.domain.commands import CommandName, apply_command
 from flux_checkpoint.domain.model import Run, RunKey
 from flux_checkpoint.domain.states import RunState, may_move
@@ -66,3 +68,29 @@ def test_retry_resumes_where_the_run_failed(plan: bytes | None, unfinished: int,
 
     assert (applied.run.state, applied.run.run_attempt) == (goes_to, 2)
     assert applied.restart_items
+
+
+def test_the_table_that_readers_see_is_what_happens() -> None:
+    """Each cell of the table in `commands` says refused exactly where a command changes nothing."""
+    assert commands.__doc__ is not None
+    head, _rule, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in commands.__doc__.splitlines()
+        if line.startswith("|")
+    ]
+    said: dict[tuple[str, RunState], bool] = {}
+    for command, *cells in lines:
+        for states, cell in zip(head[1:], cells, strict=True):
+            said |= {(command, RunState(name)): cell == "refused" for name in states.split(", ")}
+    waiting = {state: replace(RUN, state=state, pause_wanted=True) for state in RunState}
+    plain = {state: replace(RUN, state=state) for state in RunState}
+    found = {
+        (command, state): all(
+            apply_command(run, cast("CommandName", command), "c", NOW, TTL, 0) is None
+            for run in (waiting[state], plain[state])
+        )
+        for command, state in said
+    }
+
+    assert len(said) == 4 * 6
+    assert found == said

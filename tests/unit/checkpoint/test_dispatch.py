@@ -9,8 +9,19 @@ from uuid import UUID
 
 import pytest
 
-from flux_checkpoint.domain.dispatch import Cancel, Complete, Facts, Fail, Move, Tally, Work, decide, partition_page
-from flux_checkpoint.domain.model import Counts, Item, ItemKey, Run, RunKey
+from flux_checkpoint.domain.dispatch import (
+    DUE_PAGE,
+    Cancel,
+    Complete,
+    Facts,
+    Fail,
+    Move,
+    Tally,
+    Work,
+    decide,
+    partition_page,
+)
+from flux_checkpoint.domain.model import COUNT_MAX, Counts, Item, ItemKey, Run, RunKey
 from flux_checkpoint.domain.states import RUN_MOVES, TERMINAL, ItemState, RunState
 from flux_common.kernel.codes import Code
 
@@ -72,6 +83,21 @@ def test_windows_bound_what_goes_out(in_hand: int, agency: int, room: int) -> No
     assert len(decision.dispatch) == room
 
 
+def test_a_full_page_with_room_left_is_followed_at_once() -> None:
+    """`due` is a page: what else is due must not wait for the next look."""
+    wide = replace(planned(RunState.RUNNING), run_window=500, agency_window=500)
+    page, rest = facts(wide, due=items(DUE_PAGE)), facts(wide, due=items(DUE_PAGE - 1))
+    narrow = facts(replace(wide, run_window=DUE_PAGE), due=items(DUE_PAGE))
+
+    assert [work.more for work in map(worked, (page, rest, narrow))] == [True, False, False]
+
+
+def worked(known: Facts) -> Work:
+    decision = decide(known, NOW)
+    assert isinstance(decision, Work)
+    return decision
+
+
 def test_a_paused_run_sends_nothing_out() -> None:
     """What runs finishes; nothing new starts."""
     decision = decide(facts(planned(RunState.PAUSED), due=items(2)), NOW)
@@ -128,6 +154,14 @@ def test_a_run_past_its_deadline_or_with_a_corrupt_chain_fails() -> None:
     assert decide(facts(run), run.deadline) == Fail(Code.RUN_TTL_EXCEEDED, "policy")
     assert decide(facts(run, corrupt=items(1)), NOW) == Fail(Code.CHAIN_CORRUPT, "infrastructure")
     assert decide(facts(replace(run, broken_code="RECORD_INVALID")), NOW) == Fail("RECORD_INVALID", "transform")
+    broken = replace(run, broken_code=Code.CHAIN_CORRUPT)
+    assert decide(facts(broken), NOW) == Fail(Code.CHAIN_CORRUPT, "infrastructure")
+
+
+@pytest.mark.parametrize("totals", [Counts(bytes_in=COUNT_MAX), Counts(bytes_out=COUNT_MAX)])
+def test_a_run_whose_bytes_no_event_could_say_fails(totals: Counts) -> None:
+    """The sums stand still at the largest exact integer of JSON; a completion with them would be wrong."""
+    assert decide(facts(planned(RunState.RUNNING), totals=totals), NOW) == Fail(Code.COUNTS_MISMATCH, "transform")
 
 
 def test_a_cancelled_run_waits_for_started_items_but_not_for_ever() -> None:

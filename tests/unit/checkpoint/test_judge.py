@@ -100,6 +100,27 @@ def test_a_slice_again_is_a_duplicate_and_another_digest_is_told() -> None:
     assert judged(replace(a_slice(seq=1), hash=b"x" * 32), item=item) == Verdict("duplicate", differs=False)
 
 
+def test_an_earlier_slice_again_is_compared_with_the_one_that_was_applied() -> None:
+    """Question 4: of a slice behind the head its own digest is known; without one nothing is claimed."""
+    item = an_item(last_seq=2, cursor=8, chain_head=b"x" * 32, counts=Counts(8, 6, 2))
+    again = a_report(a_slice(seq=1))
+
+    assert judge(a_run(), item, again, NOW, backoff, bytes([1]) * 32) == Verdict("duplicate", differs=False)
+    assert judge(a_run(), item, again, NOW, backoff, b"y" * 32) == Verdict("duplicate", differs=True)
+    assert judge(a_run(), item, again, NOW, backoff) == Verdict("duplicate", differs=False)
+
+
+def test_the_first_slice_is_owed_from_the_first_word_on() -> None:
+    """An item may lie in the queue for hours: its worker's time begins when the worker speaks, and goes on from there."""
+    earlier = NOW - timedelta(hours=5)
+    first = judged(Started(), item=an_item(state=ItemState.DISPATCHED, last_slice=earlier))
+    then = judged(Alive(), item=an_item(state=ItemState.RUNNING, last_slice=earlier))
+    assert first.item is not None
+    assert then.item is not None
+
+    assert (first.item.last_slice, then.item.last_slice) == (NOW, earlier)
+
+
 def test_the_next_slice_moves_the_checkpoint() -> None:
     """Question 5: head, cursor and counts follow the record."""
     verdict = judged(a_slice(), item=an_item(state=ItemState.DISPATCHED))
@@ -120,8 +141,10 @@ def test_the_next_slice_moves_the_checkpoint() -> None:
         a_slice(cursor=11, read=11),
         replace(a_slice(), counts=Counts(4, 4, 1)),
         replace(a_slice(), rejects={"OBJECT_CORRUPT": 2}),
+        replace(a_slice(cursor=10, read=10), counts=Counts(10, 10, 0, 2**53, 0), rejects={}),
+        replace(a_slice(cursor=10, read=10), counts=Counts(10, 10, 0, 0, 2**53), rejects={}),
     ],
-    ids=["gap", "other chain", "cursor jumps", "beyond the range", "counts", "rejects"],
+    ids=["gap", "other chain", "cursor jumps", "beyond the range", "counts", "rejects", "bytes in", "bytes out"],
 )
 def test_what_contradicts_the_chain_is_put_aside_and_the_item_starts_again_from_its_head(wrong: Slice) -> None:
     """Question 8: dead letter, term + 1, attempt + 1, fence; the stored head stays."""
@@ -133,12 +156,30 @@ def test_what_contradicts_the_chain_is_put_aside_and_the_item_starts_again_from_
     assert verdict.item.chain_head is None
 
 
+def test_bytes_that_no_event_could_say_are_put_aside() -> None:
+    """The sum over a chain stays what JSON and the database can hold, however large single slices are."""
+    item = an_item(last_seq=1, cursor=4, chain_head=b"x" * 32, counts=Counts(4, 3, 1, bytes_in=2**53 - 50))
+    more = a_slice(seq=2, prev=b"x" * 32, cursor=8)
+
+    assert judged(more, item=item).code == Code.CHAIN_BROKEN
+    assert judged(replace(more, counts=Counts(4, 3, 1, 49, 50)), item=item).kind == "effect"
+
+
+def test_an_item_has_at_most_64_reject_codes() -> None:
+    """A worker that invents codes cannot make a row grow without end."""
+    item = an_item(rejects={f"CODE_{n}": 1 for n in range(64)}, object_count=100)
+
+    assert judged(a_slice(), item=item).code == Code.CHAIN_BROKEN
+    assert judged(replace(a_slice(), rejects={"CODE_7": 1}), item=item).kind == "effect"
+
+
 def test_the_fifth_attempt_is_the_last() -> None:
     """An item that failed as often as it may is FAILED, cause transform for a broken chain."""
     verdict = judged(a_slice(seq=2), item=an_item(attempt=4))
 
     assert verdict.item is not None
     assert (verdict.item.state, verdict.item.failure_cause) == (ItemState.FAILED, "transform")
+    assert not verdict.fence, "the term was not raised: a fence for it has gone out before"
 
 
 def test_finished_behind_the_chain_is_a_duplicate_and_at_its_head_is_applied() -> None:

@@ -107,8 +107,12 @@ class RunStore(Protocol):
         """Append to the readable history."""
         ...
 
+    async def digests(self, slices: Collection[tuple[ItemKey, int]]) -> dict[tuple[ItemKey, int], bytes]:
+        """Return the digests of applied slices, by item and seq."""
+        ...
+
     async def add_hashes(self, rows: Sequence[HashRow]) -> None:
-        """Append links to the record chains."""
+        """Append links to the record chains; raises RunBroken where a chain has such a link already."""
         ...
 
     async def put_on_agenda(self, keys: Collection[RunKey]) -> None:
@@ -154,7 +158,10 @@ class DispatchStore(Protocol):
     async def end_run(
         self, key: RunKey, state: str, cause: str | None, code: str | None, totals: Counts, keep: timedelta
     ) -> datetime | None:
-        """Move a run to a terminal state, once for its attempt; return when, or None if it has ended already."""
+        """Move a run to a terminal state, once for its attempt; return when, or None if it has ended already.
+
+        What was in hand goes back to PENDING under a new term: an ended run holds nothing of its agency's window.
+        """
         ...
 
     async def look_again(self, key: RunKey, at: datetime | None) -> None:

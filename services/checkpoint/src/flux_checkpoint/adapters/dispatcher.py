@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flux_checkpoint.adapters.rows import item_of
-from flux_checkpoint.domain.dispatch import Facts, Patience, Tally
+from flux_checkpoint.domain.dispatch import DUE_PAGE, Facts, Patience, Tally
 from flux_checkpoint.domain.model import Counts, Item, Run, RunKey
 from flux_checkpoint.ports import Ending, OpenRuns
 from flux_common.contracts.catalogue import PROGRESS
@@ -18,7 +18,6 @@ from flux_common.postgres.database import Connection, Database
 from flux_common.postgres.queries import Queries
 
 _SQL = Queries.load("flux_checkpoint.adapters", "dispatcher.sql")
-DUE_MAX = 128
 
 
 class Leases:
@@ -84,7 +83,7 @@ class PostgresDispatch:
         """Return the facts of one pass."""
         key = (run.key.agency_id, run.key.run_id)
         tallies = await self._connection.fetch(_SQL["tallies"], *key)
-        rows = await self._connection.fetch(_SQL["due_items"], *key, DUE_MAX)
+        rows = await self._connection.fetch(_SQL["due_items"], *key, DUE_PAGE)
         due = [item_of(row) for row in rows]
         failed = await self._connection.fetchrow(_SQL["failed_item"], *key)
         manifest = await self._connection.fetchrow(_SQL["run_row"], *key)
@@ -149,7 +148,10 @@ class PostgresDispatch:
     async def end_run(
         self, key: RunKey, state: str, cause: str | None, code: str | None, totals: Counts, keep: timedelta
     ) -> datetime | None:
-        """Move a run to a terminal state, once for its attempt; return when, or None if it has ended already."""
+        """Move a run to a terminal state, once for its attempt; return when, or None if it has ended already.
+
+        What was in hand goes back to PENDING under a new term: an ended run holds nothing of its agency's window.
+        """
         ended: datetime | None = await self._connection.fetchval(
             _SQL["end_run"],
             key.agency_id,
@@ -164,6 +166,8 @@ class PostgresDispatch:
             totals.bytes_out,
             keep,
         )
+        if ended is not None:
+            await self._connection.execute(_SQL["take_back"], key.agency_id, key.run_id)
         return ended
 
     async def look_again(self, key: RunKey, at: datetime | None) -> None:

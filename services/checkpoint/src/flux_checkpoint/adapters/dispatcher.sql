@@ -40,10 +40,12 @@ SELECT $1, r.agency_id, r.run_id, now()
   FROM flux.runs r
  WHERE r.agency_id = ANY ($2::text[]) AND r.state NOT IN ('COMPLETED', 'CANCELLED', 'FAILED')
    AND NOT EXISTS (SELECT FROM agenda a WHERE a.agency_id = r.agency_id AND a.run_id = r.run_id)
+ ORDER BY r.agency_id, r.run_id
 ON CONFLICT DO NOTHING
 RETURNING run_id
 
 -- name: tallies
+-- Bytes stand still at what JSON can say (COUNT_MAX): a sum beyond it must not stop the pass that fails the run.
 SELECT kind,
        count(*) FILTER (WHERE state = 'PENDING') AS pending,
        count(*) FILTER (WHERE state = 'DISPATCHED') AS dispatched,
@@ -51,7 +53,8 @@ SELECT kind,
        count(*) FILTER (WHERE state = 'FINISHED') AS finished,
        count(*) FILTER (WHERE state = 'FAILED') AS failed,
        sum(read)::bigint AS read, sum(written)::bigint AS written, sum(rejected)::bigint AS rejected,
-       sum(bytes_in)::bigint AS bytes_in, sum(bytes_out)::bigint AS bytes_out,
+       least(sum(bytes_in), 9007199254740991)::bigint AS bytes_in,
+       least(sum(bytes_out), 9007199254740991)::bigint AS bytes_out,
        min(not_before) FILTER (WHERE state = 'PENDING' AND not_before > now()) AS next_due
   FROM flux.checkpoints
  WHERE agency_id = $1 AND run_id = $2
@@ -69,13 +72,14 @@ SELECT c.*, h.hash AS last_hash
    FOR UPDATE OF c
 
 -- name: stalled_items
--- Silence is measured on the lane's watermark: lag or an outage is not mistaken for death.
+-- Silence is measured on the lane's watermark: lag or an outage is not mistaken for death. So is the time without a slice,
+-- from the worker's first word on: an item may lie in the queue as long as it likes.
 SELECT c.*
   FROM flux.checkpoints c
   LEFT JOIN lanes l ON l.topic = $3 AND l.kafka_partition = c.kafka_partition
  WHERE c.agency_id = $1 AND c.run_id = $2
    AND ((c.state = 'RUNNING' AND l.watermark - c.last_heard > $4)
-        OR (c.state = 'RUNNING' AND c.kind = 'extract' AND l.watermark - greatest(c.last_slice, c.dispatched_at) > $5)
+        OR (c.state = 'RUNNING' AND c.kind = 'extract' AND l.watermark - c.last_slice > $5)
         OR (c.state = 'DISPATCHED' AND now() - c.dispatched_at > $6))
  ORDER BY c.kind, c.number
    FOR UPDATE OF c
@@ -113,6 +117,12 @@ SELECT e.key AS code, sum(e.value::bigint)::bigint AS total
   FROM flux.checkpoints c CROSS JOIN LATERAL jsonb_each_text(c.rejects) e
  WHERE c.agency_id = $1 AND c.run_id = $2 AND c.kind = 'extract'
  GROUP BY e.key ORDER BY e.key
+
+-- name: take_back
+-- What an ended run still had in hand is in nobody's: it fills no window, and its term is raised.
+UPDATE flux.checkpoints
+   SET state = 'PENDING', term = term + 1, worker = NULL, last_heard = NULL, changed_at = now()
+ WHERE agency_id = $1 AND run_id = $2 AND state IN ('DISPATCHED', 'RUNNING')
 
 -- name: end_run
 UPDATE flux.runs

@@ -11,6 +11,8 @@ from flux_checkpoint.adapters.rows import columns_of, item_columns, item_of, run
 from flux_checkpoint.domain.model import Finished, Item, ItemKey, Planned, Run, RunKey
 from flux_checkpoint.domain.states import ItemState
 from flux_checkpoint.ports import Admission, HashRow, HistoryRow
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import RunBroken
 from flux_common.kernel.ids import shard_of
 from flux_common.postgres.database import Connection
 from flux_common.postgres.queries import Queries
@@ -84,10 +86,29 @@ class PostgresRuns:
         if rows:
             await self._connection.execute(_SQL["add_history"], *columns_of([_history_columns(row) for row in rows]))
 
+    async def digests(self, slices: Collection[tuple[ItemKey, int]]) -> dict[tuple[ItemKey, int], bytes]:
+        """Return the digests of applied slices, by item and seq."""
+        wanted = [(key.agency_id, key.run_id, key.number, seq) for key, seq in set(slices)]
+        if not wanted:
+            return {}
+        rows = await self._connection.fetch(_SQL["digests"], *columns_of(wanted))
+        return {
+            (ItemKey(row["agency_id"], row["run_id"], "extract", row["number"]), row["seq"]): row["hash"]
+            for row in rows
+        }
+
     async def add_hashes(self, rows: Sequence[HashRow]) -> None:
-        """Append links to the record chains."""
-        if rows:
-            await self._connection.execute(_SQL["add_hashes"], *columns_of([_hash_columns(row) for row in rows]))
+        """Append links to the record chains.
+
+        Raises:
+            RunBroken: a link is there that its item knows nothing of; context names the run of the first row.
+        """
+        if not rows:
+            return
+        told = await self._connection.execute(_SQL["add_hashes"], *columns_of([_hash_columns(row) for row in rows]))
+        if told != f"INSERT 0 {len(rows)}":
+            broken = RunBroken(Code.CHAIN_CORRUPT, "A record chain is longer than its item says")
+            raise broken.with_context(agency_id=rows[0].item.agency_id, run_id=str(rows[0].item.run_id))
 
     async def put_on_agenda(self, keys: Collection[RunKey]) -> None:
         """Let the dispatcher look at these runs now."""

@@ -26,7 +26,7 @@ SELECT x.agency_id, x.run_id, x.request_id, x.request, x.request_sha256, 'ADMITT
               $9::integer[], $10::bigint[], $11::timestamptz[], $12::timestamptz[])
        AS x (agency_id, run_id, request_id, request, request_sha256, run_window, agency_window, traceparent,
              kafka_partition, kafka_offset, admitted_at, deadline)
- ORDER BY x.agency_id, x.run_id
+ ORDER BY x.agency_id, x.run_id, x.kafka_offset
 ON CONFLICT DO NOTHING
 RETURNING agency_id, run_id
 
@@ -87,12 +87,20 @@ SELECT x.agency_id, x.run_id, x.kind, x.number, x.term, x.seq, x.type, x.code, x
              kafka_offset, place)
  ORDER BY x.place
 
+-- name: digests
+SELECT h.agency_id, h.run_id, h.number, h.seq, h.hash
+  FROM flux.checkpoint_hashes h
+  JOIN unnest($1::text[], $2::uuid[], $3::integer[], $4::integer[]) AS k (agency_id, run_id, number, seq)
+    ON h.agency_id = k.agency_id AND h.run_id = k.run_id AND h.kind = 'extract' AND h.number = k.number AND h.seq = k.seq
+
 -- name: add_hashes
+-- A link that is there already is counted by who asks: the item, which is locked, would have known of it.
 INSERT INTO flux.checkpoint_hashes (agency_id, run_id, number, seq, prev, hash, kafka_partition, kafka_offset)
 SELECT x.agency_id, x.run_id, x.number, x.seq, x.prev, x.hash, x.kafka_partition, x.kafka_offset
   FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::integer[], $5::bytea[], $6::bytea[], $7::integer[], $8::bigint[])
        AS x (agency_id, run_id, number, seq, prev, hash, kafka_partition, kafka_offset)
  ORDER BY x.agency_id, x.run_id, x.number, x.seq
+ON CONFLICT DO NOTHING
 
 -- name: put_on_agenda
 INSERT INTO agenda (shard, agency_id, run_id, due_at)

@@ -24,12 +24,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flux_checkpoint.domain.model import GATHER_HEADS_MAX, Cause, Counts, Item, Run
+from flux_checkpoint.domain.model import COUNT_MAX, GATHER_HEADS_MAX, Cause, Counts, Item, Run
 from flux_checkpoint.domain.states import RunState
 from flux_common.kernel.codes import Code
 from flux_common.kernel.ids import ItemKind
 
 PARTITIONS_PAGE = 1000
+DUE_PAGE = 128
 LOOK_AGAIN = timedelta(seconds=15)
 WINDOW_AGAIN = timedelta(seconds=1)
 
@@ -66,7 +67,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one pass knows. `due` are PENDING items whose time has come, `stalled` those whose workers fell silent."""
+    """What one pass knows. `due` are PENDING items whose time has come, `stalled` those whose workers fell silent.
+
+    `due` is a page of them: `DUE_PAGE` at most. `totals` stand still at `COUNT_MAX`.
+    """
 
     run: Run
     tallies: dict[ItemKind, Tally]
@@ -113,11 +117,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Dispatch these items, take those back, and look again at `wake_at`."""
+    """Dispatch these items, take those back, and look again at `wake_at`; at once where there may be `more`."""
 
     dispatch: tuple[Item, ...]
     recall: tuple[Item, ...]
     wake_at: datetime
+    more: bool = False
 
 
 Pass = Fail | Complete | Cancel | Move | Work
@@ -149,11 +154,13 @@ def _failure(facts: Facts, now: datetime) -> Fail | None:
     if now >= run.deadline:
         return Fail(Code.RUN_TTL_EXCEEDED, "policy")
     if run.broken_code is not None:
-        return Fail(run.broken_code, "transform")
+        return Fail(run.broken_code, "infrastructure" if run.broken_code == Code.CHAIN_CORRUPT else "transform")
     if facts.corrupt:
         return Fail(Code.CHAIN_CORRUPT, "infrastructure")
     if facts.failed is not None:
         return Fail(facts.failed.failure_code or Code.WORKER_FAILED, facts.failed.failure_cause or "transform")
+    if max(facts.totals.bytes_in, facts.totals.bytes_out) >= COUNT_MAX:
+        return Fail(Code.COUNTS_MISMATCH, "transform")  # no event could say how many
     return _too_many_rejects(run, facts.totals)
 
 
@@ -229,4 +236,5 @@ def _work(facts: Facts, now: datetime, room: int) -> Work:
     # Room in the agency's window may come from any of its runs: whoever waits for it looks often.
     again = now + (WINDOW_AGAIN if len(due) < len(facts.due) else LOOK_AGAIN)
     soonest = [at for at in (facts.next_due, facts.run.deadline, again) if at is not None]
-    return Work(due, tuple(facts.stalled), max(min(soonest), now + timedelta(milliseconds=50)))
+    wake_at = max(min(soonest), now + timedelta(milliseconds=50))
+    return Work(due, tuple(facts.stalled), wake_at, more=DUE_PAGE <= len(due) < room)

@@ -24,6 +24,8 @@ from typing import Literal
 
 from flux_checkpoint.domain.model import (
     ATTEMPTS_MAX,
+    COUNT_MAX,
+    REJECT_CODES_MAX,
     Alive,
     Cause,
     Failed,
@@ -57,8 +59,13 @@ class Verdict:
     differs: bool = False
 
 
-def judge(run: Run | None, item: Item | None, report: Report, now: datetime, backoff: Backoff) -> Verdict:
-    """Return the verdict on `report`, given the run and the item as they stand."""
+def judge(
+    run: Run | None, item: Item | None, report: Report, now: datetime, backoff: Backoff, applied: bytes | None = None
+) -> Verdict:
+    """Return the verdict on `report`, given the run and the item as they stand.
+
+    `applied` is the digest of the slice that was applied under the report's seq, where there is one.
+    """
     if run is None or item is None or run.state in TERMINAL or report.term < item.term:
         return Verdict("fenced")
     if report.term > item.term:
@@ -69,15 +76,22 @@ def judge(run: Run | None, item: Item | None, report: Report, now: datetime, bac
         item,
         state=ItemState.RUNNING,
         last_heard=report.heard_at,
+        # Time in the queue is nobody's: the first slice is owed from the first word on.
+        last_slice=report.heard_at if item.state is ItemState.DISPATCHED else item.last_slice,
         worker=report.worker or item.worker,
         kafka_partition=report.position.tp.kafka_partition,
     )
-    return _of_current_term(run, heard, report, now, backoff)
+    return _of_current_term(run, heard, report, now, backoff, applied)
 
 
-def _of_current_term(run: Run, item: Item, report: Report, now: datetime, backoff: Backoff) -> Verdict:
+def _of_current_term(
+    run: Run, item: Item, report: Report, now: datetime, backoff: Backoff, applied: bytes | None
+) -> Verdict:
     match report.what:
-        case Slice() as done:
+        case Slice() as done if item.key.kind == "extract" and done.seq <= item.last_seq:
+            standing = item.chain_head if done.seq == item.last_seq else applied
+            return Verdict("duplicate", differs=standing is not None and done.hash != standing)
+        case Slice() as done if item.key.kind == "extract":
             return _slice(run, item, done, report, now, backoff)
         case Started() | Alive():
             return Verdict("effect", item=item)
@@ -92,10 +106,6 @@ def _of_current_term(run: Run, item: Item, report: Report, now: datetime, backof
 
 
 def _slice(run: Run, item: Item, done: Slice, report: Report, now: datetime, backoff: Backoff) -> Verdict:
-    if item.key.kind != "extract":
-        return _contradiction(item, now, backoff)
-    if done.seq <= item.last_seq:
-        return Verdict("duplicate", differs=done.seq == item.last_seq and done.hash != item.chain_head)
     if done.seq != item.last_seq + 1 or done.prev != _head(run, item) or not _adds_up(item, done):
         return _contradiction(item, now, backoff)
     moved = replace(
@@ -121,6 +131,9 @@ def _adds_up(item: Item, done: Slice) -> bool:
         and counts.rejected == sum(done.rejects.values())
         and done.cursor == item.cursor + counts.read
         and done.cursor <= item.object_count
+        and item.counts.bytes_in + counts.bytes_in <= COUNT_MAX
+        and item.counts.bytes_out + counts.bytes_out <= COUNT_MAX
+        and len({*item.rejects, *done.rejects}) <= REJECT_CODES_MAX
     )
 
 
@@ -165,7 +178,8 @@ def _failed(run: Run, item: Item, failed: Failed, now: datetime, backoff: Backof
 
 def _contradiction(item: Item, now: datetime, backoff: Backoff) -> Verdict:
     again = spend_attempt(item, Code.CHAIN_BROKEN, "transform", now, backoff)
-    return Verdict("dead_letter", Code.CHAIN_BROKEN, again, fence=True)
+    # Without another attempt the term stays, and the run's end calls everything back.
+    return Verdict("dead_letter", Code.CHAIN_BROKEN, again, fence=again.state is ItemState.PENDING)
 
 
 def _again(item: Item, attempt: int) -> Item:

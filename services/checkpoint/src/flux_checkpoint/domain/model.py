@@ -14,6 +14,9 @@ from flux_common.kernel.positions import Position
 
 ATTEMPTS_MAX = 5
 GATHER_HEADS_MAX = 1000
+REJECT_CODES_MAX = 64  # of an item, and of a run: what its completion can name
+COUNT_MAX = 2**53 - 1  # the largest integer that every reader of JSON takes for itself (RFC 8259 §6)
+NUMBER_MAX = 2**31 - 1  # of items, terms and slices: the database's integer
 
 Cause = Literal["input", "transform", "infrastructure", "policy"]
 
@@ -94,7 +97,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What judging and dispatching need of an item. Digests are 32 bytes; `cursor` counts objects of its range."""
+    """What judging and dispatching need of an item. Digests are 32 bytes; `cursor` counts objects of its range.
+
+    `last_slice` is when the last slice was heard of, or since when the present worker owes one.
+    """
 
     key: ItemKey
     state: ItemState

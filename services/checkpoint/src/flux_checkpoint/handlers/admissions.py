@@ -1,20 +1,23 @@
 """The runs lane: admitted runs are recorded, commands applied or refused.
 
-Ingest decided already; what arrives here is believed, but a record that cannot be read is a dead letter. A command and a
-dispatcher's pass both lock the run's row first, so one sees the other's outcome whole.
+Ingest decided already; what arrives here is believed, but a record that cannot be read, or names a run by another id than
+its request's, is a dead letter. Records take effect in their order, whatever batches they come in: a command before its
+run's admission finds no run. A command and a dispatcher's pass both lock the run's row first, so one sees the other's
+outcome whole; the runs of all of a batch's commands are locked before anything else, in the one order that all keep.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import groupby
 from uuid import UUID
 
 import structlog
 
 from flux_checkpoint.domain.commands import Applied, apply_command
-from flux_checkpoint.domain.model import Item, Run, RunKey
-from flux_checkpoint.domain.states import ItemState
+from flux_checkpoint.domain.model import NUMBER_MAX, Item, Run, RunKey
+from flux_checkpoint.domain.states import TERMINAL, ItemState, RunState
 from flux_checkpoint.handlers.reports import EMITTER, bury, item_fence
 from flux_checkpoint.ports import Admission, HistoryRow, RunStore, RunStores
 from flux_common.contracts import catalogue
@@ -23,9 +26,10 @@ from flux_common.contracts.runs import CommandAdmitted, CommandApplied, CommandR
 from flux_common.contracts.work import WorkFenced
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError, InvalidMessage, ValidationFailed
-from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id
+from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id, run_id
 from flux_common.kernel.positions import LaneBatch, Received
 from flux_common.kernel.signals import Signal
+from flux_common.observability.tracing import carried_traceparent
 from flux_common.postgres.lanes import Advance, PostgresLanes
 
 log = structlog.get_logger(__name__)
@@ -57,22 +61,25 @@ class AdmissionsHandler:
     async def apply(self, batch: LaneBatch) -> None:
         """Record runs and apply commands, in the batch's order, in one transaction."""
         read = [(record, _read(record)) for record in batch.records]
-        agencies = {found.body.agency_id for _, found in read if isinstance(found, Admitted)}
-        async with self._lanes.advance(batch, agencies) as advance:
+        known = [found for _, found in read if isinstance(found, Admitted)]
+        async with self._lanes.advance(batch, {found.body.agency_id for found in known}) as advance:
             store = self._stores(advance.connection)
-            await self._admit(store, advance, [found for _, found in read if isinstance(found, Admitted)])
-            for record, found in read:
-                if isinstance(found, FluxError):
-                    bury(advance, record, SYSTEM_AGENCY, found.code)
-                elif isinstance(found.body, CommandAdmitted):
-                    await self._command(store, advance, found, found.body)
+            await store.lock_runs({found.key for found in known if isinstance(found.body, CommandAdmitted)})
+            for admissions, group in groupby(read, key=lambda one: _is_admission(one[1])):
+                if admissions:
+                    await self._admit(store, advance, [found for _, found in group if isinstance(found, Admitted)])
+                    continue
+                for record, found in group:
+                    await self._take_in(store, advance, record, found)
         self._wake.set()
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
         """Put the one record of `batch` aside."""
         record = batch.records[0]
-        async with self._lanes.advance(batch) as advance:
-            bury(advance, record, SYSTEM_AGENCY, problem.code)
+        found = _read(record)
+        agency = found.body.agency_id if isinstance(found, Admitted) else SYSTEM_AGENCY
+        async with self._lanes.advance(batch, {agency} - {SYSTEM_AGENCY}) as advance:
+            bury(advance, record, agency, problem.code)
         log.error("admission refused", position=str(record.position), code=problem.code)
 
     async def _admit(self, store: RunStore, advance: Advance, found: list[Admitted]) -> None:
@@ -90,15 +97,19 @@ class AdmissionsHandler:
         await store.add_history(history)
         await store.put_on_agenda([row.run for row in history])
 
+    async def _take_in(self, store: RunStore, advance: Advance, record: Received, found: Admitted | FluxError) -> None:
+        if isinstance(found, FluxError):
+            bury(advance, record, SYSTEM_AGENCY, found.code)
+        elif isinstance(found.body, CommandAdmitted):
+            await self._command(store, advance, found, found.body)
+
     async def _command(self, store: RunStore, advance: Advance, found: Admitted, body: CommandAdmitted) -> None:
         run = (await store.lock_runs([found.key])).get(found.key)
-        waiting = (
-            [] if run is None else await store.items_in(found.key, [s for s in ItemState if s != ItemState.FINISHED])
-        )
-        unfinished = sum(1 for item in waiting if item.key.kind == "extract")
         if run is None:
             self._refused(advance, found, body, Code.RUN_UNKNOWN)
             return
+        waiting = await store.items_in(run.key, states) if (states := _reached(run, body.command)) else []
+        unfinished = sum(1 for item in waiting if item.key.kind == "extract")
         applied = apply_command(run, body.command, body.command_id, advance.now, self._run_ttl, unfinished)
         if applied is None:
             self._refused(advance, found, body, Code.RUN_STATE)
@@ -114,7 +125,7 @@ class AdmissionsHandler:
             advance.emit([run_fence(applied.run, advance.now)])
         moved: list[Item] = []
         if applied.recall_queued:
-            moved = [_recalled(item) for item in waiting if item.state is ItemState.DISPATCHED]
+            moved = [_recalled(item) for item in waiting]
         if applied.restart_items:
             moved = [_restarted(item, advance.now) for item in waiting]
         await store.save_items(moved)
@@ -163,7 +174,7 @@ class AdmissionsHandler:
             key=body.run_id,
             event_id=decided_id("checkpoint", advance.batch.lane.topic_id, found.record.position, 0),
             at=advance.now,
-            traceparent=found.envelope.traceparent,
+            traceparent=carried_traceparent(found.record.headers),
         )
 
 
@@ -172,10 +183,27 @@ def _read(record: Received) -> Admitted | FluxError:
         envelope = read_envelope(record)
         for spec in (catalogue.RUN_ADMITTED, catalogue.COMMAND_ADMITTED):
             if envelope.type == spec.ce_type:
-                return Admitted(record, envelope, read_body(spec, record.value))
+                return _agreeing(Admitted(record, envelope, read_body(spec, record.value)))
         return ValidationFailed(Code.EVENT_TYPE_UNKNOWN, "Not an event of the runs topic")
     except InvalidMessage as problem:
         return problem
+
+
+def _agreeing(found: Admitted) -> Admitted:
+    if found.key.run_id != run_id(found.body.agency_id, found.body.request_id):
+        raise ValidationFailed(Code.KEY_MISMATCH, "The run's id is not the one that its request makes")
+    return found
+
+
+def _is_admission(found: Admitted | FluxError) -> bool:
+    return isinstance(found, Admitted) and isinstance(found.body, RunAdmitted)
+
+
+def _reached(run: Run, command: str) -> list[ItemState]:
+    """Return the states of the items that a command may move: a large run's are not locked for nothing."""
+    if command == "retry" and run.state is RunState.FAILED:
+        return [state for state in ItemState if state is not ItemState.FINISHED]
+    return [ItemState.DISPATCHED] if command in {"pause", "cancel"} and run.state not in TERMINAL else []
 
 
 def _admission(found: Admitted, now: datetime, run_ttl: timedelta) -> Admission:
@@ -187,9 +215,9 @@ def _admission(found: Admitted, now: datetime, run_ttl: timedelta) -> Admission:
         request_id=body.request_id,
         request=body.request.model_dump_json(),
         request_sha256=bytes.fromhex(body.request_sha256),
-        run_window=body.run_window,
-        agency_window=body.agency_window,
-        traceparent=found.envelope.traceparent,
+        run_window=min(body.run_window, NUMBER_MAX),
+        agency_window=min(body.agency_window, NUMBER_MAX),
+        traceparent=carried_traceparent(found.record.headers),
         kafka_partition=place.tp.kafka_partition,
         kafka_offset=place.offset,
         admitted_at=now,
@@ -234,13 +262,13 @@ def _restarted(item: Item, now: datetime) -> Item:
 
 def run_fence(run: Run, at: datetime) -> Outgoing:
     """Return the event that calls back everything of a run up to its present attempt."""
-    run_id = str(run.key.run_id)
+    name = str(run.key.run_id)
     return EMITTER.event(
         catalogue.FENCES,
         catalogue.WORK_FENCED,
-        WorkFenced(agency_id=run.key.agency_id, run_id=run_id, run_attempt_min=run.run_attempt + 1),
+        WorkFenced(agency_id=run.key.agency_id, run_id=name, run_attempt_min=run.run_attempt + 1),
         agency_id=run.key.agency_id,
-        key=run_id,
-        event_id=derived_id(["flux.work.fenced.v1", run_id, run.run_attempt]),
+        key=name,
+        event_id=derived_id(["flux.work.fenced.v1", name, run.run_attempt]),
         at=at,
     )

@@ -6,12 +6,15 @@ writes such a record is not to be trusted with the rest.
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
 
 from flux_checkpoint.domain.model import (
+    NUMBER_MAX,
     Alive,
     Counts,
     Failed,
@@ -35,13 +38,16 @@ _BODIES = {
     for event in (catalogue.STARTED, catalogue.PLANNED, catalogue.FINISHED, catalogue.FAILED, catalogue.ALIVE)
 }
 
+_TERM = re.compile(r"[1-9][0-9]{0,9}")
+
 
 def read_report(record: Received) -> Report:
     """Return the report that a record of the progress topic holds.
 
     Raises:
         InvalidMessage: it cannot be read.
-        RunBroken: it is a slice record that is not canonical or contradicts its headers; context names agency and run.
+        RunBroken: it is a slice record that is not canonical or contradicts itself or its headers; context names agency
+            and run.
     """
     if record.appended_at is None:
         raise InvalidMessage(Code.TIMESTAMP_NOT_BROKERS, "The progress topic must stamp LogAppendTime")
@@ -52,6 +58,7 @@ def read_report(record: Received) -> Report:
     if spec is None:
         raise ValidationFailed(Code.EVENT_TYPE_UNKNOWN, "Not an event of the progress topic")
     body = read_body(spec, record.value)
+    _refuse_beyond(body.number, body.term, *getattr(body, "partitions", ()))
     item = ItemKey(body.agency_id, UUID(body.run_id), body.kind, body.number)
     return _report(record, envelope, item, body.term, body.worker, _content(body))
 
@@ -62,8 +69,9 @@ def _read_slice(record: Received, envelope: Envelope) -> Report:
         body = progress.SliceRecord.model_validate_json(value)
     except ValidationError as problem:
         raise InvalidMessage(Code.RECORD_INVALID, "The value is no slice record") from problem
+    _refuse_beyond(body.partition, body.seq)
     item = ItemKey(body.agency_id, UUID(body.run_id), "extract", body.partition)
-    term = _agreed_term(envelope, item, body.seq, value)
+    term = _agreed_term(envelope, item, body, value)
     counts = Counts(body.read, body.written, body.rejected, body.bytes_in, body.bytes_out)
     done = Slice(
         seq=body.seq,
@@ -76,17 +84,31 @@ def _read_slice(record: Received, envelope: Envelope) -> Report:
     return _report(record, envelope, item, term, None, done)
 
 
-def _agreed_term(envelope: Envelope, item: ItemKey, seq: int, value: bytes) -> int:
+def _refuse_beyond(*numbers: int) -> None:
+    """Refuse what no item, term or slice of ours can be numbered."""
+    if max(numbers) > NUMBER_MAX:
+        raise ValidationFailed(Code.SCHEMA_VIOLATION, "A number is larger than any that was given")
+
+
+def _agreed_term(envelope: Envelope, item: ItemKey, body: progress.SliceRecord, value: bytes) -> int:
     named = envelope.extensions
     broken = RunBroken(Code.RECORD_INVALID, "A slice record contradicts its headers or is not canonical")
     broken.with_context(agency_id=item.agency_id, run_id=str(item.run_id))
-    if envelope.subject != str(item) or named.get("ce_fluxseq") != str(seq):
+    term = named.get("ce_fluxterm", "")
+    if envelope.subject != str(item) or named.get("ce_fluxseq") != str(body.seq) or not _TERM.fullmatch(term):
+        raise broken
+    if not _sorted([reject.code for reject in body.rejects]) or not _sorted([one.name for one in body.outputs]):
         raise broken
     try:
         decode_exact(value)
-        return int(named.get("ce_fluxterm", ""))
-    except (ValidationFailed, ValueError) as problem:
+    except ValidationFailed as problem:
         raise broken from problem
+    return int(term)
+
+
+def _sorted(names: list[str]) -> bool:
+    """Tell whether names are in order, each once."""
+    return all(left < right for left, right in pairwise(names))
 
 
 def _content(body: Any) -> Started | Alive | Planned | Finished | Failed:

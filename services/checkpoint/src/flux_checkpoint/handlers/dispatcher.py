@@ -8,6 +8,7 @@ the agenda, an index over the runs; a sweep mends what it forgot, counts it, and
 |---|---|---|
 | waiting | lease free or ours | dispatching, under its term |
 | dispatching | a run is due | one pass over it; again while it changed something |
+| dispatching | a run cannot be worked: its own values are refused | it fails; the others go on |
 | dispatching | the lease has another term (`Fenced`) | waiting |
 | dispatching | PostgreSQL does not answer | waiting, after a pause |
 """
@@ -25,7 +26,7 @@ import structlog
 
 from flux_checkpoint.domain.dispatch import Cancel, Complete, Facts, Fail, Move, Pass, Work, decide
 from flux_checkpoint.domain.judge import Backoff, spend_attempt
-from flux_checkpoint.domain.model import Item, Run, RunKey
+from flux_checkpoint.domain.model import Cause, Item, Run, RunKey
 from flux_checkpoint.domain.states import TERMINAL, ItemState, RunState, may_move
 from flux_checkpoint.handlers.admissions import run_fence
 from flux_checkpoint.handlers.endings import Endings
@@ -35,7 +36,7 @@ from flux_checkpoint.handlers.workitems import work_item
 from flux_checkpoint.ports import DispatchStore, DispatchStores, HistoryRow, LeaseStore, RunStore, RunStores
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.codes import Code
-from flux_common.kernel.errors import Fenced, InvariantBroken, Unavailable
+from flux_common.kernel.errors import Fenced, InvalidMessage, InvariantBroken, RunBroken, Unavailable
 from flux_common.kernel.ids import derived_id
 from flux_common.kernel.signals import Signal
 from flux_common.observability import metrics
@@ -108,8 +109,7 @@ class Dispatcher:
                 await self._mend()
                 sweep_at = loop.time() + SWEEP_SECONDS
             for key in await self._leases.due(self._shard, RUNS_A_ROUND):
-                while await self._pass(key) and not stopping.is_set():
-                    pass
+                await self._work_off(key, stopping)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
             self._wake.clear()
@@ -124,7 +124,23 @@ class Dispatcher:
             metrics.backstop_mends.labels("agenda").inc(forgotten)
             log.error("the agenda forgot runs", shard=self._shard, count=forgotten)
 
-    async def _pass(self, key: RunKey) -> bool:
+    async def _work_off(self, key: RunKey, stopping: asyncio.Event) -> None:
+        """Make passes over a run while they change something. One that cannot be worked fails: it must not stop others."""
+        try:
+            while await self._pass(key, decide) and not stopping.is_set():
+                pass
+        except (InvalidMessage, RunBroken) as problem:
+            log.error("run cannot be worked", run_id=str(key.run_id), code=problem.code, error=problem.message)
+            cause: Cause = "transform" if isinstance(problem, RunBroken) else "infrastructure"
+            failed = Fail(problem.code, cause)
+            try:
+                await self._pass(
+                    key, lambda facts, _now: Cancel() if facts.run.state is RunState.CANCELLING else failed
+                )
+            except (InvalidMessage, RunBroken) as again:
+                raise InvariantBroken(Code.INVARIANT_BROKEN, f"Run {key.run_id} cannot even fail") from again
+
+    async def _pass(self, key: RunKey, decided: Callable[[Facts, datetime], Pass]) -> bool:
         """Make one pass over a run; tell whether another should follow at once."""
         async with self._database.transaction([key.agency_id]) as connection:
             store, runs = self._rooms.dispatch(connection), self._rooms.runs(connection)
@@ -136,7 +152,7 @@ class Dispatcher:
             facts = await store.gather(run, now)
             with step_span("dispatch", run.traceparent):
                 acts = Acts(connection, store, runs, facts, now, self._rooms)
-                again = await acts.carry_out(decide(facts, now))
+                again = await acts.carry_out(decided(facts, now))
         for told in acts.after:
             told()
         self._committed.set()
@@ -209,13 +225,14 @@ class Acts:
         events = [await work_item(self._store, self._run, item, request, self._now) for item in out]
         facts = [self._item_fact(item, "item.dispatched") for item in out]
         facts += [self._item_fact(item, "item.recalled") for item in back]
-        await self._emit([*facts, *(item_fence(item, self._now) for item in back), *events])
+        fences = [item_fence(item, self._now) for item in back if item.state is ItemState.PENDING]
+        await self._emit([*facts, *fences, *events])
         await self._runs.save_items([*out, *back])
         lines = [self._line("item.dispatched", item) for item in out] + [self._line("item.recalled", i) for i in back]
         await self._runs.add_history(lines)
         await self._store.look_again(self._run.key, work.wake_at)
         self.after.append(partial(count_pass, out, back))
-        return bool(back)
+        return work.more or bool(back)
 
     def _recalled(self, item: Item) -> Item:
         if item.state is ItemState.DISPATCHED:
@@ -253,7 +270,8 @@ class Acts:
             key.agency_id,
             type_,
             at=self._now,
-            event_id=derived_id(["fact", type_, str(key), item.term]),
+            # The last attempt leaves the term as it is: the attempt tells it from the one before.
+            event_id=derived_id(["fact", type_, str(key), item.term, item.attempt]),
             subject=str(key).encode(),
             refs={"run_id": str(key.run_id), "kind": key.kind, "number": key.number, "term": item.term},
         )

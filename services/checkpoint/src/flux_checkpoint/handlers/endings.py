@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flux_checkpoint.domain.dispatch import Facts
+from flux_checkpoint.domain.model import REJECT_CODES_MAX
 from flux_checkpoint.domain.states import RunState
 from flux_checkpoint.ports import DispatchStore
 from flux_common.contracts import catalogue, runs
@@ -15,7 +16,7 @@ from flux_common.contracts.outgoing import Emitter
 from flux_common.contracts.types import Event
 from flux_common.kernel.clock import rfc3339
 from flux_common.kernel.codes import Code, meaning_of
-from flux_common.kernel.errors import InvariantBroken
+from flux_common.kernel.errors import InvariantBroken, RunBroken
 from flux_common.kernel.ids import terminal_id
 
 _EMITTER = Emitter("checkpoint")
@@ -36,6 +37,7 @@ class Endings:
 
         Raises:
             InvariantBroken: this attempt has ended before.
+            RunBroken: it would complete with more reject codes than a completion can name.
         """
         at = await self._store.end_run(self._run.key, state, cause, code, self._facts.totals, self._keep)
         if at is None:
@@ -84,13 +86,16 @@ class Endings:
     async def _completed(self, named: dict[str, Any], at: datetime) -> runs.RunCompleted:
         run = self._run
         left = await self._store.ending(run.key)
+        rejects = await self._store.rejects_by_code(run.key)
+        if len(rejects) > REJECT_CODES_MAX:
+            raise RunBroken(Code.COUNTS_MISMATCH, "There are more reject codes than a completion can name")
         assert run.plan_digest is not None
         assert left.manifest_digest is not None
         return runs.RunCompleted(
             **named,
             partitions=run.partitions,
             objects=run.objects,
-            rejects_by_code=await self._store.rejects_by_code(run.key),
+            rejects_by_code=rejects,
             plan_digest=run.plan_digest.hex(),
             chain_root=await self._chain_root(),
             manifest=runs.Manifest(

@@ -3,6 +3,9 @@
 One batch, one transaction: lock the runs, then the items; judge every record in order on the values in hand; write each
 changed row once. A record that cannot be read is a dead letter of the same decision; a slice record that contradicts itself
 is one too, and breaks its run. Whatever happened to an item lets the dispatcher look at the run.
+
+A record's agency is the worker's word. Only where it names a run that is there is anything of that agency touched: its
+topics, its log. What is said of no run of ours is told to `_system`.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ class Fold:
     history: list[HistoryRow] = field(default_factory=list)
     hashes: list[HashRow] = field(default_factory=list)
     fences: list[Item] = field(default_factory=list)
-    fenced: Counter[RunKey] = field(default_factory=Counter)
+    fenced: Counter[RunKey | None] = field(default_factory=Counter)  # None: of runs that are not there
+    digests: dict[tuple[ItemKey, int], bytes] = field(default_factory=dict)  # of slices that may come again
 
 
 class ReportsHandler:
@@ -69,7 +73,7 @@ class ReportsHandler:
     async def apply(self, batch: LaneBatch) -> None:
         """Judge and apply a batch in one transaction."""
         read = [(record, _read(record)) for record in batch.records]
-        agencies = {agency for _, found in read if (agency := _agency(found)) != SYSTEM_AGENCY}
+        agencies = {key.agency_id for _, found in read if (key := _run_of(found)) is not None}
         async with self._lanes.advance(batch, agencies) as advance:
             store = self._stores(advance.connection)
             fold = await self._gather(store, [found for _, found in read])
@@ -81,27 +85,33 @@ class ReportsHandler:
         self._wake.set()
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        """Put the one record of `batch` aside: the database refused its values."""
+        """Put the one record of `batch` aside: the database refused its values, or it showed that its run is broken."""
         record = batch.records[0]
-        found = _read(record)
-        agency = _agency(found)
-        async with self._lanes.advance(batch, {agency} - {SYSTEM_AGENCY}) as advance:
-            bury(advance, record, agency, problem.code)
+        key = _run_of(_read(record))
+        async with self._lanes.advance(batch, {key.agency_id} if key else ()) as advance:
+            store = self._stores(advance.connection)
+            fold = Fold(await store.lock_runs([key] if key else []), {})
+            bury(advance, record, _owner(fold, key), problem.code)
+            if isinstance(problem, RunBroken):
+                _break(fold, key, problem.code)
+                await self._act(store, advance, fold)
+        count_reports(advance)
         log.error("report refused", position=str(record.position), code=problem.code)
 
     async def _gather(self, store: RunStore, found: list[Report | FluxError]) -> Fold:
         reports = [report for report in found if isinstance(report, Report)]
-        broken = [key for problem in found if isinstance(problem, RunBroken) and (key := _broken_run(problem))]
-        runs = await store.lock_runs({*(report.item.run for report in reports), *broken})
+        runs = await store.lock_runs({key for one in found if (key := _run_of(one)) is not None})
         items = await store.lock_items({report.item for report in reports})
-        return Fold(runs, items)
+        again = [(report.item, seq) for report in reports if (seq := _repeated(items.get(report.item), report))]
+        return Fold(runs, items, digests=await store.digests(again))
 
     def _take_in(self, fold: Fold, advance: Advance, record: Received, found: Report | FluxError) -> None:
         if isinstance(found, FluxError):
             self._take_in_unreadable(fold, advance, record, found)
             return
-        run = fold.runs.get(found.item.run)
-        verdict = judge(run, fold.items.get(found.item), found, advance.now, self._backoff)
+        run, item = fold.runs.get(found.item.run), fold.items.get(found.item)
+        applied = fold.digests.get((found.item, found.what.seq)) if isinstance(found.what, Slice) else None
+        verdict = judge(run, item, found, advance.now, self._backoff, applied)
         match verdict.kind:
             case "duplicate":
                 advance.duplicate(record, ref=str(found.item))
@@ -112,20 +122,17 @@ class ReportsHandler:
                     )
             case "fenced":
                 advance.fenced(record, ref=str(found.item))
-                fold.fenced[found.item.run] += 1
+                fold.fenced[found.item.run if run is not None else None] += 1
             case "dead_letter":
                 bury(advance, record, found.item.agency_id, verdict.code or "")
                 log.error("report put aside", item=str(found.item), code=verdict.code, position=str(record.position))
         _keep(fold, found, verdict)
 
     def _take_in_unreadable(self, fold: Fold, advance: Advance, record: Received, problem: FluxError) -> None:
-        bury(advance, record, _agency(problem), problem.code)
+        key = _run_of(problem)
+        bury(advance, record, _owner(fold, key), problem.code)
         log.error("report unreadable", position=str(record.position), code=problem.code)
-        key = _broken_run(problem)
-        if key in fold.runs and fold.runs[key].state not in TERMINAL:
-            fold.runs[key] = replace(fold.runs[key], broken_code=problem.code)
-            fold.touched_runs.add(key)
-            fold.agenda.add(key)
+        _break(fold, key, problem.code)
 
     async def _act(self, store: RunStore, advance: Advance, fold: Fold) -> None:
         advance.emit(self._facts(fold, advance))
@@ -160,7 +167,7 @@ class ReportsHandler:
                     refs=_refs(row),
                 )
             )
-        return facts + [_fenced_fact(advance, key, count) for key, count in sorted(fold.fenced.items())]
+        return facts + [_fenced_fact(advance, key, count) for key, count in fold.fenced.items()]
 
 
 _TOLD = {catalogue.PLANNED.ce_type, catalogue.FINISHED.ce_type, catalogue.FAILED.ce_type}
@@ -180,17 +187,18 @@ def _position(advance: Advance, row: HistoryRow) -> Any:
     return advance.batch.lane.tp.at(row.kafka_offset or 0)
 
 
-def _fenced_fact(advance: Advance, key: RunKey, count: int) -> Outgoing:
+def _fenced_fact(advance: Advance, key: RunKey | None, count: int) -> Outgoing:
     tp, first = advance.batch.lane.tp, advance.batch.lane.next_offset
+    run = str(key.run_id) if key is not None else None
     return EMITTER.fact(
-        key.agency_id,
+        key.agency_id if key is not None else SYSTEM_AGENCY,
         "report.fenced",
         at=advance.now,
-        event_id=derived_id(["fact", "report.fenced", str(key.run_id), tp.kafka_partition, first]),
-        subject=str(key.run_id).encode(),
+        event_id=derived_id(["fact", "report.fenced", run, tp.kafka_partition, first]),
+        subject=(run or "").encode(),
         outcome="refused",
         position=tp.at(first),
-        refs={"run_id": str(key.run_id), "count": count},
+        refs={"count": count} | ({"run_id": run} if run is not None else {}),
     )
 
 
@@ -228,6 +236,7 @@ def _record(fold: Fold, report: Report, verdict: Verdict) -> None:
     done = report.what if isinstance(report.what, Slice) else None
     if done is not None:
         fold.hashes.append(HashRow(report.item, done, place.tp.kafka_partition, place.offset))
+        fold.digests[report.item, done.seq] = done.hash
     if report.event_type == catalogue.ALIVE.ce_type:
         return
     fold.history.append(
@@ -253,16 +262,34 @@ def _read(record: Received) -> Report | FluxError:
         return problem
 
 
-def _agency(found: Report | FluxError) -> str:
+def _run_of(found: Report | FluxError) -> RunKey | None:
+    """Return the run that a record speaks of, or that it breaks; None where that cannot be read."""
     if isinstance(found, Report):
-        return found.item.agency_id
-    return str(found.context.get("agency_id", SYSTEM_AGENCY))
-
-
-def _broken_run(problem: FluxError) -> RunKey | None:
-    if isinstance(problem, RunBroken):
-        return RunKey(problem.context["agency_id"], UUID(problem.context["run_id"]))
+        return found.item.run
+    if isinstance(found, RunBroken):
+        return RunKey(found.context["agency_id"], UUID(found.context["run_id"]))
     return None
+
+
+def _owner(fold: Fold, key: RunKey | None) -> str:
+    return key.agency_id if key is not None and key in fold.runs else SYSTEM_AGENCY
+
+
+def _break(fold: Fold, key: RunKey | None, code: str) -> None:
+    """Let the dispatcher fail a run whose own records contradict each other."""
+    run = fold.runs.get(key) if key is not None else None
+    if run is None or run.state in TERMINAL:
+        return
+    fold.runs[run.key] = replace(run, broken_code=code)
+    fold.touched_runs.add(run.key)
+    fold.agenda.add(run.key)
+
+
+def _repeated(item: Item | None, report: Report) -> int | None:
+    """Return the seq of a slice that was applied before this batch."""
+    if item is None or not isinstance(report.what, Slice) or report.what.seq > item.last_seq:
+        return None
+    return report.what.seq
 
 
 def item_fence(item: Item, at: datetime) -> Outgoing:
@@ -289,39 +316,32 @@ def bury(advance: Advance, record: Received, agency_id: str, code: str) -> None:
     """Put a record aside: the ledger, the table, the agency's topic and the audit log all say so."""
     advance.bury(record, DeadLetter.of(agency_id, record, code))
     place, topic_id = record.position, advance.batch.lane.topic_id
+    fact = EMITTER.fact(
+        agency_id,
+        "record.dead-lettered",
+        at=advance.now,
+        event_id=decided_id("checkpoint", topic_id, place, 1),
+        subject=record.value or b"",
+        outcome="refused",
+        code=code,
+        position=place,
+    )
+    advance.emit([fact])
+    if agency_id == SYSTEM_AGENCY:  # nobody to tell
+        return
     letter = RecordDeadLettered(
-        agency_id=agency_id if agency_id != SYSTEM_AGENCY else "unknown",
+        agency_id=agency_id,
         position=RecordPosition(topic=place.tp.topic, kafka_partition=place.tp.kafka_partition, offset=place.offset),
         sha256=sha256_hex(record.value or b""),
         code=code,
     )
-    fact_id = decided_id("checkpoint", topic_id, place, 1)
-    advance.emit(
-        [
-            EMITTER.fact(
-                agency_id,
-                "record.dead-lettered",
-                at=advance.now,
-                event_id=fact_id,
-                subject=record.value or b"",
-                outcome="refused",
-                code=code,
-                position=place,
-            )
-        ]
+    event = EMITTER.event(
+        catalogue.DEAD_LETTERS,
+        catalogue.RECORD_DEAD_LETTERED,
+        letter,
+        agency_id=agency_id,
+        key=str(place),
+        event_id=decided_id("checkpoint", topic_id, place, 0),
+        at=advance.now,
     )
-    if agency_id == SYSTEM_AGENCY:
-        return
-    advance.emit(
-        [
-            EMITTER.event(
-                catalogue.DEAD_LETTERS,
-                catalogue.RECORD_DEAD_LETTERED,
-                letter,
-                agency_id=agency_id,
-                key=str(place),
-                event_id=decided_id("checkpoint", topic_id, place, 0),
-                at=advance.now,
-            )
-        ]
-    )
+    advance.emit([event])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from flux_checkpoint.domain.model import GATHER_HEADS_MAX, Item, Run
 from flux_checkpoint.ports import DispatchStore
 from flux_common.contracts import catalogue
@@ -12,13 +14,19 @@ from flux_common.contracts.envelope import Outgoing
 from flux_common.contracts.outgoing import Emitter
 from flux_common.contracts.requests import RunRequested
 from flux_common.contracts.work import ChainHead, GatheredIndex, Job, PlanRange, WorkDispatched
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import RunBroken
 from flux_common.kernel.ids import dispatch_id, item_name
 
 _EMITTER = Emitter("checkpoint")
 
 
 async def work_item(store: DispatchStore, run: Run, item: Item, request: dict[str, Any], at: datetime) -> Outgoing:
-    """Return the event that hands `item` out under its term."""
+    """Return the event that hands `item` out under its term.
+
+    Raises:
+        RunBroken: the stored request is none.
+    """
     key, run_id = item.key, str(item.key.run_id)
     body = WorkDispatched(
         agency_id=key.agency_id,
@@ -50,7 +58,10 @@ async def work_item(store: DispatchStore, run: Run, item: Item, request: dict[st
 
 
 def _job(request: dict[str, Any]) -> Job:
-    asked = RunRequested.model_validate(request)
+    try:
+        asked = RunRequested.model_validate(request)
+    except ValidationError as problem:
+        raise RunBroken(Code.SCHEMA_VIOLATION, "The stored request is none") from problem
     return Job(
         source=asked.source,
         destination=asked.destination,
