@@ -109,7 +109,7 @@ def test_a_digest() -> None:
     assert ids.sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-# Computed by hand from SHA-1 and the names that protocol.md gives.
+# Computed by hand from SHA-1 and the names that docs/protocol.md gives.
 STABLE = [
     "80c5e530-cad4-580b-a3af-f3ea9ae06c72",
     "5a5f48a4-6bb4-5795-abf0-576b2b0a6f80",

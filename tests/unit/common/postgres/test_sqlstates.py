@@ -37,7 +37,7 @@ def failure(state: str, **fields: str) -> asyncpg.PostgresError:
 
 @pytest.mark.parametrize(("kind", "state"), [(kind, state) for kind, states in TABLE.items() for state in states])
 def test_each_state_means_one_thing(kind: type, state: str) -> None:
-    """The table of semantics.md, state by state; what is not in it is not translated."""
+    """The table of docs/semantics.md, state by state; what is not in it is not translated."""
     assert type(meaning(failure(state))) is kind
 
 

@@ -1,7 +1,7 @@
 """Token verification: who sent a record, proven by keys that an agency's issuers publish.
 
-`load_trust` or `RegistrySource` gives the registry and the keys, `verify` runs the steps of trust.md, `authorize` says
-what the bearer may ask for. Everything else here is a part of these.
+`load_trust` or `RegistrySource` gives the registry and the keys, `verify` runs the steps of docs/trust.md, `authorize`
+says what the bearer may ask for. Everything else here is a part of these.
 """
 
 from flux_common.auth.faults import ConfigurationRefused, Fault

@@ -1,4 +1,4 @@
-"""What ties a token to its record: a claim of the issuer's, or a proof by the bearer's own key. Step 11 of trust.md.
+"""What ties a token to its record: a claim of the issuer's, or a proof by the bearer's own key. Step 11 in docs/trust.md.
 
 A token that is confined to a key (`cnf.jkt`) needs a proof even where the agency allows unbound tokens: otherwise
 whoever steals it would only have to leave the proof out. Likewise a proof without `cnf` proves nothing and is refused.

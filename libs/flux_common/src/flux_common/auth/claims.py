@@ -1,4 +1,4 @@
-"""What a token says, once: read from its payload bytes with one strict reader. Step 8 of trust.md.
+"""What a token says, once: read from its payload bytes with one strict reader. Step 8 of docs/trust.md.
 
 Times are whole seconds (PyJWT takes text, floats and booleans), agency and role are single texts of their grammar
 (PyJWT takes lists), and every name is one that may stand in an audit fact. Source: RFC 7519 §4.1, RFC 7800 §3.1.

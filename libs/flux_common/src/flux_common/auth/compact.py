@@ -1,4 +1,4 @@
-"""The outer form of a JWS in compact serialization: three parts, a closed header. Steps 1 to 3 of trust.md.
+"""The outer form of a JWS in compact serialization: three parts, a closed header. Steps 1 to 3 of docs/trust.md.
 
 PyJWT accepts padding and duplicate header names (measured on 2.15.1), so the form is settled here, before it sees a
 byte. Base64url must be canonical: two spellings of one signature would be two digests of one token.

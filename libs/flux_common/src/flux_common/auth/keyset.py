@@ -4,7 +4,7 @@ Verification reads memory only and never fetches. A set with one bad member is r
 is a file nobody has checked. A key belongs to one issuer and one algorithm; the same thumbprint twice, in one set or
 under two issuers, is refused. Keys that could not be confirmed for `KEYS_FRESH_S` verify nothing (fail closed).
 The generation changes with any byte of the registry or of a key set, so that what was remembered under a revoked key is
-forgotten. Source: trust.md "Keys", RFC 7517.
+forgotten. Source: docs/trust.md, RFC 7517.
 """
 
 from __future__ import annotations

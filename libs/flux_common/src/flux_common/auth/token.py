@@ -1,4 +1,4 @@
-"""The thirteen steps of trust.md, in their order. Any failure is one refusal with one code.
+"""The thirteen steps of docs/trust.md, in their order. Any failure is one refusal with one code.
 
 What must hold: a `Verified` comes out only if the topic's agency, an issuer of that agency, a current key of that
 issuer and the record itself all agree. The registry and the key ring are authoritative; the broker's LogAppendTime is

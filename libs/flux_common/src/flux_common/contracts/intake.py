@@ -1,7 +1,7 @@
 """Reading what a stranger sent. Every byte is hostile, and whatever it is, the answer is a verdict and never a crash.
 
-In this order (trust.md): length, strict UTF-8 without a byte order mark, depth and number of tokens by a scan of the
-bytes, a parse that refuses what JSON readers disagree on, a walk over every text, and the event's contract. Nothing
+In this order (docs/trust.md): length, strict UTF-8 without a byte order mark, depth and number of tokens by a scan of
+the bytes, a parse that refuses what JSON readers disagree on, a walk over every text, and the event's contract. Nothing
 that is refused is shown: an error has a code, JSON pointers and schema keywords, never a value, and no error of the
 reader below is chained to it, since those quote their input.
 

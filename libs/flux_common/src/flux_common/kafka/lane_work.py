@@ -1,7 +1,7 @@
 """What is done with one lane: taken, worked batch by batch, ticked while it is quiet, left when something fails.
 
-The failure table of semantics.md is `LaneWork.judge` and nowhere else. One task at a time works on a lane (`Owned.task`);
-`slots` bounds how many lanes are at the database at once.
+The failure table of docs/semantics.md is `LaneWork.judge` and nowhere else. One task at a time works on a lane
+(`Owned.task`); `slots` bounds how many lanes are at the database at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time, asked for in one place and passed in everywhere else.
 
-Leases, `not_before` and deadlines belong to the database's clock; tokens and stalls to LogAppendTime (protocol.md).
+Leases, `not_before` and deadlines belong to the database's clock; tokens and stalls to LogAppendTime: docs/protocol.md.
 What is left — the `ce_time` of an event, durations in logs — asks a `Clock`, so that a test can hold it still.
 """
 

@@ -1,6 +1,6 @@
 """Errors whose class is an instruction to the loop, and whose code is a line in docs/error-codes.md.
 
-The classes (semantics.md, failure table) say what happens next; the classification says whose concern it is; the code
+The classes (docs/semantics.md) say what happens next; the classification says whose concern it is; the code
 says what went wrong, to a person and to a program alike. A code never carries a value of a stranger's input.
 """
 

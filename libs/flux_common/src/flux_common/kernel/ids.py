@@ -1,7 +1,7 @@
 """Identities that are derived, never drawn: deciding the same thing again names the same thing again.
 
-Source: protocol.md (`ce_id`, shards), RFC 9562 §5.5 (UUIDv5), RFC 8785 (the JCS form of a list of strings and integers,
-which for these values is exactly what `json.dumps` writes without spaces).
+Source: docs/protocol.md (`ce_id`, shards), RFC 9562 §5.5 (UUIDv5), RFC 8785 (the JCS form of a list of strings and
+integers, which for these values is exactly what `json.dumps` writes without spaces).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What must hold: a transaction sees the rows of the agencies it was opened for and no others; nothing of them stays on the
 connection. The agencies are set inside the transaction (`set_config(…, true)`), after asserting that none were set; a
 cancelled or broken transaction's connection is terminated, never returned to the pool. Services reach PostgreSQL over
-TCP only: over a Unix socket a stopped client blocks its successor whatever the time-outs (semantics.md, Lanes).
+TCP only: over a Unix socket a stopped client blocks its successor whatever the time-outs (docs/semantics.md, Lanes).
 
 | the block ends by | the connection | who called sees |
 |---|---|---|
@@ -42,7 +42,7 @@ else:
     Connection = asyncpg.Connection
 
 _SQL = Queries.load("flux_common.postgres", "database.sql")
-# Minor releases that carry fixes of row-level security (trust.md).
+# Minor releases that carry fixes of row-level security (docs/trust.md).
 VERSION_FLOOR = {15: 150020, 16: 160016, 17: 170012, 18: 180006}
 ACQUIRE_SECONDS = 10.0
 RELEASE_SECONDS: Final = 5.0

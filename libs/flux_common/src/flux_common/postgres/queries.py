@@ -1,6 +1,6 @@
 """Named queries: SQL lives in `.sql` files beside the code that runs it, as `-- name: apply_progress`.
 
-Every statement is static text, so that nothing a stranger sends can become SQL (trust.md, PostgreSQL).
+Every statement is static text, so that nothing a stranger sends can become SQL (docs/trust.md, PostgreSQL).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each failure of PostgreSQL means to the loop; the only place that knows SQLSTATEs (semantics.md, SQLSTATE table).
+"""What each failure of PostgreSQL means to the loop; the one place that knows SQLSTATEs (docs/semantics.md).
 
 | state | meaning |
 |---|---|

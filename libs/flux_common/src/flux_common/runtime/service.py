@@ -275,7 +275,7 @@ class Process(Generic[S]):
 def settle_garbage_collection() -> None:
     """Take what the start-up made out of the collector's sight, and collect the rest rarely.
 
-    Cyclic collection cost 16 % of a checkpoint process (performance.md): the hot path makes few cycles.
+    Cyclic collection cost 16 % of a checkpoint process when it was measured: the hot path makes few cycles.
     """
     gc.collect()
     gc.freeze()

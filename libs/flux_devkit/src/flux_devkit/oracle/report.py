@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 SHOWN: Final = 25
-# I1 to I9 are semantics.md's. OUTBOX and SETTLED hold only where the caller says that all work is done.
+# I1 to I9 are docs/semantics.md's. OUTBOX and SETTLED hold only where the caller says that all work is done.
 INVARIANTS: Final[dict[str, str]] = {
     "I1": "a lane moves only with its effects",
     "I2": "one owner epoch commits on a lane at a time",

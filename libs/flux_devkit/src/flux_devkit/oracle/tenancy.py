@@ -1,6 +1,6 @@
 """I5: the agency of every row, fact and event is that of its topic, its run and its key.
 
-A run's id is derived from its agency (protocol.md), so an agency that was exchanged anywhere shows against the id.
+A run's id is derived from its agency (docs/protocol.md), so an agency that was exchanged anywhere shows against the id.
 """
 
 from __future__ import annotations

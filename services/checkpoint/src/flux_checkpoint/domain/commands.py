@@ -1,4 +1,4 @@
-"""What a command does to a run (life-of-a-run.md, State machines). A command that changes nothing is refused.
+"""What a command does to a run (docs/semantics.md, Dispatch). A command that changes nothing is refused.
 
 | command | ADMITTED, PLANNING | RUNNING | PAUSED | FINALIZING | FAILED |
 |---|---|---|---|---|---|

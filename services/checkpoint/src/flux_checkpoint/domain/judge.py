@@ -1,4 +1,4 @@
-"""Judging a worker's report: a pure function of the run, the item and the report (semantics.md, Dispatch and progress).
+"""Judging a worker's report: a pure function of the run, the item and the report (docs/semantics.md, Dispatch).
 
 What must hold: only the current term is heard; slices apply in order along the chain, each once; nothing that a run's own
 records contradict is ever applied. The order of the questions below is the document's, and each answers for all after it.

@@ -1,6 +1,6 @@
 """Reading records of a requests topic: hostile bytes in, findings out, never an exception.
 
-The order is that of trust.md, and the first step that fails gives the code. A record whose kind cannot be told (no
+The order is that of docs/trust.md, and the first step that fails gives the code. A record whose kind cannot be told (no
 CloudEvent of a type that the topic carries) cannot be answered in a decision's form, so it is a dead letter; every other
 one gets its decision. An id that the body names is told back even where its sender is not proven: the topic is the
 agency's own, and the producer has to find its request again. The body itself is never told back.

@@ -1,6 +1,6 @@
 """The end of a run: do the chains cover the plan, exactly, and what does the manifest say?
 
-Invariant I9 (semantics.md): each chain's inputs are its range of the plan, the counts add up to the plan's, and
+Invariant I9 (docs/semantics.md): each chain's inputs are its range of the plan, the counts add up to the plan's, and
 read = written + rejected. The plan is streamed once beside the chains, so memory holds one partition's lines at a time.
 """
 

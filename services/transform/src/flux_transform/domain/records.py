@@ -2,7 +2,7 @@
 
 A record holds nothing that differs between two honest executions of one transform version: no term, no time, no
 worker. Its canonical bytes are hashed into the next one (`prev`; of seq 1: the plan digest), so the head of the chain
-names every input and every output of a partition. Source: semantics.md, "Integrity of checkpoints".
+names every input and every output of a partition. Source: docs/protocol.md, "Digests".
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def record_of(
 
 
 def inputs_of(objects: Iterable[PlannedObject]) -> list[list[str | int]]:
-    """Return what `inputs_digest` is taken of: `[[key, size, etag], …]` as the plan has it (protocol.md)."""
+    """Return what `inputs_digest` is taken of: `[[key, size, etag], …]` as the plan has it (docs/protocol.md)."""
     return [[planned.key, planned.size, planned.etag] for planned in objects]
 
 
