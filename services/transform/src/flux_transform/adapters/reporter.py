@@ -1,6 +1,6 @@
 """Reports to checkpoint: events on the progress topic, keyed by run, acknowledged before the call returns.
 
-A `sliced` event's value is the slice record's bytes and nothing else; its term and seq are headers (protocol.md, Items).
+A `sliced` event's value is the slice record's bytes and nothing else; its term and seq are headers (docs/protocol.md).
 """
 
 from __future__ import annotations
