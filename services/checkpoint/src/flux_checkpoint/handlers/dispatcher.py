@@ -230,9 +230,10 @@ class Acts:
         await self._runs.save_items([*out, *back])
         lines = [self._line("item.dispatched", item) for item in out] + [self._line("item.recalled", i) for i in back]
         await self._runs.add_history(lines)
-        await self._store.look_again(self._run.key, work.wake_at)
+        again = work.more or bool(back)
+        await self._store.look_again(self._run.key, self._now if again else work.wake_at)
         self.after.append(partial(count_pass, out, back))
-        return work.more or bool(back)
+        return again
 
     def _recalled(self, item: Item) -> Item:
         if item.state is ItemState.DISPATCHED:
