@@ -11,13 +11,20 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as BrokerPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kafka.admin import Admin
-from flux_common.kernel.ids import derived_id
+from flux_common.kafka.publisher import TransactionalPublisher
+from flux_common.kernel.clock import SystemClock
+from flux_common.kernel.errors import Unavailable
+from flux_common.kernel.ids import derived_id, shard_of
 from flux_common.kernel.positions import TopicPartition
 from flux_common.postgres.database import Database
+from flux_common.postgres.outbox import insert_outbox
+from flux_common.postgres.relay import PublishRefused, Relay
 from flux_common.settings import KafkaSettings, PostgresSettings
 from flux_devkit.plugin import Database as TestDatabase
 
@@ -133,7 +140,9 @@ def create_topic(kafka: KafkaSettings) -> Callable[..., Awaitable[str]]:
 
 
 async def _leaders(kafka: KafkaSettings, tps: list[TopicPartition]) -> bool:
-    return len(await Admin(kafka).logs(tps)) == len(tps)
+    with suppress(Unavailable):
+        return len(await Admin(kafka).logs(tps)) == len(tps)
+    return False
 
 
 async def _until(holds: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
@@ -181,3 +190,93 @@ def waiting_for_advisory(admin: Any) -> Callable[[], Any]:
             await admin.execute("SELECT pg_advisory_unlock(1)")
 
     return held
+
+
+CURSORS = "flux-internal.relay-cursors.v1"
+SHARD = 0  # nasa's and loc's
+
+
+class RelayBench:
+    """One shard of checkpoint's outbox, its writers, its relays, and a reader of what came out."""
+
+    shard = SHARD
+
+    def __init__(self, database: Database, kafka: KafkaSettings, event: Callable[..., Outgoing]) -> None:
+        self.database, self.kafka, self.event = database, kafka, event
+        self.wake, self.stopping = asyncio.Event(), asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def transport(self) -> TransactionalPublisher:
+        """Return the real way into Kafka."""
+        return TransactionalPublisher(self.kafka, "checkpoint", SHARD, SystemClock(), refused=PublishRefused)
+
+    def start(self, transport: Callable[[], Any] | None = None, holder: str = "one", **more: Any) -> asyncio.Task[None]:
+        """Run a relay; `transport` may wrap the real one."""
+        database = more.pop("database", self.database)
+        relay = Relay(database, SHARD, transport or self.transport, holder, self.wake, SystemClock())
+        self.tasks.append(asyncio.create_task(relay.run(self.stopping)))
+        return self.tasks[-1]
+
+    async def stop(self) -> None:
+        """End all relays in order; raises what one of them raised."""
+        self.stopping.set()
+        await asyncio.wait_for(asyncio.gather(*self.tasks), 30)
+        self.tasks.clear()
+        self.stopping.clear()
+
+    async def write(self, *events: Outgoing) -> None:
+        """Decide events in one transaction, and wake the relay."""
+        async with self.database.transaction() as connection:
+            await insert_outbox(connection, events)
+        self.wake.set()
+
+    async def empty(self) -> bool:
+        """Tell whether everything has left."""
+        return not await self.one("SELECT EXISTS (SELECT FROM outbox)")
+
+    async def one(self, query: str, *args: Any) -> Any:
+        """Return one value."""
+        async with self.database.transaction() as connection:
+            return await connection.fetchval(query, *args)
+
+    async def lease(self) -> tuple[int, int]:
+        """Return the last number given and the last known published."""
+        async with self.database.transaction() as connection:
+            row = await connection.fetchrow(
+                "SELECT relay_counter, last_cursor FROM relay_leases WHERE shard = $1", SHARD
+            )
+        assert row is not None
+        return row["relay_counter"], row["last_cursor"]
+
+    async def published(self, topic: str, partitions: int = 1) -> list[int]:
+        """Return the numbers that a read_committed reader finds on a topic, in order of each Kafka partition."""
+        return [int(record.value) for record in await self.records(topic, partitions)]
+
+    async def records(self, topic: str, partitions: int = 1) -> list[Any]:
+        """Return every record of a topic up to its present end, as a read_committed reader sees them."""
+        tps = [BrokerPartition(self.kafka.topic(topic), n) for n in range(partitions)]
+        found: list[Any] = []
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self.kafka.bootstrap, isolation_level="read_committed", enable_auto_commit=False
+        ) as consumer:
+            consumer.assign(tps)
+            await consumer.seek_to_beginning(*tps)
+            ends = await consumer.end_offsets(tps)
+            while any([await consumer.position(tp) < ends[tp] for tp in tps]):
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    found += records
+        return found
+
+
+@pytest.fixture
+async def bench(
+    checkpoint_database: Database, kafka: KafkaSettings, create_topic: Any, event: Any
+) -> AsyncIterator[RelayBench]:
+    """A bench with its cursor topic; relays still running are cut off in the end."""
+    assert {shard_of("nasa"), shard_of("loc")} == {SHARD}
+    await create_topic(CURSORS, 12, cleanup_policy="compact")
+    made = RelayBench(checkpoint_database, kafka, event)
+    yield made
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from flux_common.contracts.envelope import Outgoing
-from flux_common.kernel.ids import sha256_hex, shard_of
+from flux_common.kernel.ids import SHARDS, sha256_hex, shard_of
 from flux_common.kernel.positions import Position, Received
 from flux_common.postgres.database import Connection
 from flux_common.postgres.queries import Queries
@@ -67,6 +67,19 @@ async def insert_dead_letters(connection: Connection, letters: Sequence[DeadLett
         [bytes.fromhex(letter.sha256) for letter in ordered],
         [letter.code for letter in ordered],
     )
+
+
+async def release_parked(connection: Connection, topic: str) -> int:
+    """Move a topic's parked events back into the outbox, in their old order; return how many.
+
+    An operator's act, once the broker takes the topic's events again; the caller writes the fact of it in the same
+    transaction. An event that is refused again is parked again, with those behind it.
+    """
+    released = 0
+    for shard in range(SHARDS):
+        await connection.execute(SQL["lock_shard"], shard)
+        released += await connection.fetchval(SQL["release_parked"], shard, topic)
+    return released
 
 
 def outgoing_of(row: Any) -> Outgoing:

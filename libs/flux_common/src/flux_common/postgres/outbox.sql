@@ -26,21 +26,28 @@ UPDATE relay_leases SET expires_at = now() + make_interval(secs => $3) WHERE sha
 RETURNING relay_counter, last_cursor
 
 -- name: anything
-SELECT EXISTS (SELECT FROM outbox WHERE shard = $1)
+-- Said in two halves, for each has an index.
+SELECT EXISTS (SELECT FROM outbox WHERE shard = $1 AND number IS NULL)
+    OR EXISTS (SELECT FROM outbox WHERE shard = $1 AND number IS NOT NULL)
 
 -- name: park_followers
 -- While a topic has parked rows its new rows are parked behind them: order per topic holds.
-WITH blocked AS (SELECT DISTINCT topic FROM outbox_parked WHERE shard = $1),
-moved AS (
-    DELETE FROM outbox o USING blocked b WHERE o.shard = $1 AND o.number IS NULL AND o.topic = b.topic RETURNING o.*)
+WITH moved AS (
+    DELETE FROM outbox o
+     WHERE o.shard = $1 AND o.number IS NULL
+       AND EXISTS (SELECT FROM outbox_parked p WHERE p.shard = o.shard AND p.topic = o.topic) RETURNING o.*)
 INSERT INTO outbox_parked (id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at, code)
 SELECT id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at, 'TOPIC_PARKED' FROM moved
 
 -- name: number
--- Identity columns commit out of order; numbering what is visible, here, cannot skip a row.
+-- Identity columns commit out of order; numbering what is visible, here, cannot skip a row. What became visible after its
+-- topic's rows were parked waits for the next round, when it is parked behind them.
 WITH todo AS (
     SELECT id, row_number() OVER (ORDER BY id) AS place
-      FROM (SELECT id FROM outbox WHERE shard = $1 AND number IS NULL ORDER BY id LIMIT $2) AS oldest),
+      FROM (SELECT o.id FROM outbox o
+             WHERE o.shard = $1 AND o.number IS NULL
+               AND NOT EXISTS (SELECT FROM outbox_parked p WHERE p.shard = o.shard AND p.topic = o.topic)
+             ORDER BY o.id LIMIT $2) AS oldest),
 numbered AS (
     UPDATE outbox o SET number = (SELECT relay_counter FROM relay_leases WHERE shard = $1) + t.place
       FROM todo t WHERE o.id = t.id RETURNING o.number)
@@ -50,8 +57,13 @@ SELECT max(number) FROM numbered
 UPDATE relay_leases SET relay_counter = $3 WHERE shard = $1 AND term = $2 AND relay_counter < $3
 
 -- name: unpublished
+-- At most $3 rows and $4 bytes of values, yet always the first row; only what is sent is read.
 SELECT id, number, agency_id, event_id, topic, kafka_partition, key, headers, value
-  FROM outbox WHERE shard = $1 AND number > $2 ORDER BY number LIMIT $3
+  FROM (SELECT o.*, sum(length(o.value)) OVER in_order AS bytes, row_number() OVER in_order AS place
+          FROM (SELECT * FROM outbox WHERE shard = $1 AND number > $2 ORDER BY number LIMIT $3) AS o
+        WINDOW in_order AS (ORDER BY o.number)) AS next
+ WHERE bytes <= $4 OR place = 1
+ ORDER BY number
 
 -- name: park
 WITH moved AS (DELETE FROM outbox WHERE shard = $1 AND id = $2 RETURNING *)
@@ -72,16 +84,20 @@ SELECT count(*) FROM gone
 -- name: move_cursor
 UPDATE relay_leases SET last_cursor = $3 WHERE shard = $1 AND term = $2 AND last_cursor < $3
 
+-- name: lock_shard
+-- An operator's act waits for the relay's, and the relay's for it.
+SELECT shard FROM relay_leases WHERE shard = $1 FOR UPDATE
+
 -- name: release_parked
--- An operator's act, under the lease row's lock: back in their old order (the old id keeps it).
-WITH lease AS (SELECT shard FROM relay_leases WHERE shard = $1 FOR UPDATE),
-moved AS (DELETE FROM outbox_parked p USING lease l WHERE p.shard = l.shard AND p.topic = $2 RETURNING p.*)
-INSERT INTO outbox (id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at)
-OVERRIDING SYSTEM VALUE
-SELECT id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at FROM moved ORDER BY id
+-- Back in their old order: the old id keeps it.
+WITH moved AS (DELETE FROM outbox_parked WHERE shard = $1 AND topic = $2 RETURNING *),
+released AS (
+    INSERT INTO outbox (id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at)
+    OVERRIDING SYSTEM VALUE
+    SELECT id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at FROM moved ORDER BY id
+    RETURNING 1)
+SELECT count(*) FROM released
 
--- name: oldest_age
-SELECT coalesce(extract(epoch FROM now() - min(written_at)), 0)::float8 FROM outbox
-
--- name: notify
-NOTIFY flux_outbox
+-- name: backlog
+SELECT coalesce(extract(epoch FROM now() - (SELECT min(written_at) FROM outbox WHERE shard = $1)), 0)::float8 AS oldest_age,
+       (SELECT count(*) FROM outbox_parked WHERE shard = $1) AS parked

@@ -8,19 +8,22 @@ what has been published; the database says what there is. A relay is the holder 
 |---|---|---|
 | waiting | lease acquired | opening |
 | opening | transport open, cursor read | running; `CURSOR_LOST` or `DATABASE_BEHIND_KAFKA` stops the process |
+| running | a row is refused | opening: the row and those behind it on its topic are parked |
 | running | any error or time-out | waiting: the producer is closed and everything begins anew |
-| running | the lease's term is another | waiting |
+| any | the lease's term is another | waiting |
 
 Numbers are given here, under the lease's row lock, to what is visible: identity values commit out of order, numbers do not.
 A row that the broker refuses is parked with its topic's later rows, so that one agency's trouble never stops another's.
+The lease is renewed while Kafka is waited for: a slow broker must not let two processes fence each other for ever. That is
+for liveness alone; a holder that stood still beyond its lease is fenced in both places whatever it believes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -28,9 +31,11 @@ from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.clock import Clock
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, FluxError, InvariantBroken, Unavailable
+from flux_common.observability import metrics
 from flux_common.postgres.database import Database
 from flux_common.postgres.outbox import SQL, outgoing_of
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 LEASE_SECONDS = 6.0  # a killed relay's successor waits as long; renewed several times a second
@@ -38,6 +43,7 @@ ROWS_MAX = 1000
 BYTES_MAX = 2**20
 POLL_SECONDS = 0.25
 RENEW_SECONDS = 2.0
+MEASURE_SECONDS = 5.0
 
 
 class PublishRefused(FluxError):
@@ -82,7 +88,7 @@ class Relay:
         self._holder = holder
         self._wake = wake
         self._clock = clock
-        self._renewed = clock.monotonic()
+        self._renewed = self._measured = float("-inf")
         self._term = 0
         self._cursor = 0
 
@@ -97,22 +103,36 @@ class Relay:
                 await self._hold(stopping)
             except (Unavailable, Fenced) as problem:
                 log.warning("relay begins anew", shard=self._shard, code=problem.code, error=problem.message)
+                self._count("failed")
                 await _pause(stopping, 1.0)
 
     async def _hold(self, stopping: asyncio.Event) -> None:
         if not await self._acquire():
             await _pause(stopping, 1.0)
             return
-        transport = self._transport()
+        leader = metrics.relay_leader.labels(str(self._shard))
+        leader.set(1)
+        try:
+            while not stopping.is_set():
+                await self._relay(self._transport(), stopping)
+        finally:
+            leader.set(0)
+            await self._release()
+
+    async def _relay(self, transport: RelayTransport, stopping: asyncio.Event) -> None:
+        """Publish through one transport; returns when a row was parked, for then it must be opened again."""
         try:
             await self._begin(transport)
             while not stopping.is_set():
+                self._wake.clear()  # before looking: a commit from here on is seen or wakes
                 if not await self._round(transport):
                     await self._rest()
+        except PublishRefused as refused:
+            log.error("an event was refused", shard=self._shard, code=refused.code, error=refused.message)
+            self._count("refused")
         finally:
             with suppress(Unavailable):
                 await transport.close()
-            await self._release()
 
     async def _acquire(self) -> bool:
         async with self._database.transaction() as connection:
@@ -127,7 +147,7 @@ class Relay:
                 await connection.execute(SQL["release_lease"], self._shard, self._term)
 
     async def _begin(self, transport: RelayTransport) -> None:
-        found = await transport.open()
+        found = await self._held(transport.open())
         async with self._database.transaction() as connection:
             lease = await self._lock(connection)
             self._cursor = found if found is not None else 0
@@ -142,21 +162,39 @@ class Relay:
 
         An empty outbox costs a read; the lease is renewed by what is written, or now and then.
         """
+        await self._measure()
         if not await self._anything() and self._clock.monotonic() - self._renewed < RENEW_SECONDS:
             return False
         rows = await self._number()
         if not rows:
             return False
         try:
-            await transport.publish([outgoing_of(row) for row in rows], rows[-1]["number"])
+            await self._held(transport.publish([outgoing_of(row) for row in rows], rows[-1]["number"]))
         except PublishRefused as refused:
+            if refused.index >= len(rows):  # the cursor itself: no row is to blame, and none must move
+                raise Unavailable(refused.code, f"The relay's cursor was refused: {refused.message}") from refused
             await self._park(rows[refused.index], refused.code)
-            raise Unavailable(Code.BROKER_UNAVAILABLE, "A refused event was parked") from refused
+            raise
         self._cursor = rows[-1]["number"]
+        self._count("committed", len(rows))
         async with self._database.transaction() as connection:
             await self._lock(connection)
             await self._clear(connection)
         return True
+
+    async def _held(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work with Kafka, however long it takes, while the lease is renewed; raises Fenced once it is another's."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=RENEW_SECONDS))[0]:
+                with suppress(Unavailable):  # the work does not need PostgreSQL; what follows it does
+                    async with self._database.transaction() as connection:
+                        await self._lock(connection)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _anything(self) -> bool:
         async with self._database.transaction() as connection:
@@ -169,8 +207,7 @@ class Relay:
             highest = await connection.fetchval(SQL["number"], self._shard, ROWS_MAX)
             if highest is not None:
                 await connection.execute(SQL["move_counter"], self._shard, self._term, highest)
-            rows = await connection.fetch(SQL["unpublished"], self._shard, self._cursor, ROWS_MAX)
-        return _within(rows, BYTES_MAX)
+            return await connection.fetch(SQL["unpublished"], self._shard, self._cursor, ROWS_MAX, BYTES_MAX)
 
     async def _lock(self, connection: Any) -> Any:
         lease = await connection.fetchrow(SQL["lock_lease"], self._shard, self._term, LEASE_SECONDS)
@@ -192,20 +229,22 @@ class Relay:
 
     async def _rest(self) -> None:
         """Wait for a commit of this process, or for the poll that finds those of others."""
-        self._wake.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
 
+    async def _measure(self) -> None:
+        if self._clock.monotonic() - self._measured < MEASURE_SECONDS:
+            return
+        self._measured = self._clock.monotonic()
+        async with self._database.transaction() as connection:
+            backlog = await connection.fetchrow(SQL["backlog"], self._shard)
+        assert backlog is not None
+        metrics.outbox_oldest_age_seconds.labels(str(self._shard)).set(backlog["oldest_age"])
+        metrics.outbox_parked_rows.labels(str(self._shard)).set(backlog["parked"])
 
-def _within(rows: Sequence[Any], bytes_max: int) -> list[Any]:
-    taken: list[Any] = []
-    size = 0
-    for row in rows:
-        size += len(row["value"])
-        if taken and size > bytes_max:
-            break
-        taken.append(row)
-    return taken
+    def _count(self, outcome: str, records: int = 0) -> None:
+        metrics.relay_transactions.labels(str(self._shard), outcome).inc()
+        metrics.relay_records.labels(str(self._shard)).inc(records)
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:
