@@ -1,7 +1,8 @@
 """Migrations: forward only, `NNNN_pre|post_name.sql`, one transaction each, safe to run twice at once.
 
 *pre* runs before new code is rolled out and must suit the old code; *post* after. What was applied is remembered with the
-digest of its file: a released file is never edited.
+digest of its file: a released file is never edited, and none is applied behind a later one. `schema.sql` beside this module
+is where the files lead, written down; a test holds the two to each other.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 import asyncpg
 
@@ -40,10 +42,17 @@ class Migration:
         return sha256_hex(self.text.encode())
 
 
-def migrations() -> list[Migration]:
-    """Return all migrations in order; numbers are gap-free from 1."""
-    folder = resources.files("flux_common.postgres").joinpath("migrations")
-    found = sorted(file.name for file in folder.iterdir() if _FILE.match(file.name))
+def migrations(folder: Traversable | None = None) -> list[Migration]:
+    """Return all migrations in order; numbers are gap-free from 1.
+
+    Raises:
+        InvariantBroken: a number is missing or there twice, or a file's name is not of the form.
+    """
+    folder = folder or resources.files("flux_common.postgres").joinpath("migrations")
+    found = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    for name in found:
+        if not _FILE.match(name):
+            raise InvariantBroken(Code.INVARIANT_BROKEN, f"{name} is not named NNNN_pre|post_name.sql")
     result = [Migration(int(name[:4]), name, folder.joinpath(name).read_text()) for name in found]
     if [migration.version for migration in result] != list(range(1, len(result) + 1)):
         raise InvariantBroken(Code.INVARIANT_BROKEN, "Migration files are not numbered without gaps")
@@ -75,7 +84,7 @@ async def migrate(dsn: str, *, password: str | None = None) -> list[str]:
     """Apply what is missing as `flux_migrate`; return the names of the files that were applied.
 
     Raises:
-        InvariantBroken: an applied file differs from the one in this release.
+        InvariantBroken: an applied file differs from the one in this release, or one is missing before later ones.
         Unavailable: PostgreSQL does not answer, or a table stays locked; run it again.
     """
     with connecting():
@@ -101,6 +110,8 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migr
         if applied[migration.version] != migration.sha256:
             raise InvariantBroken(Code.INVARIANT_BROKEN, f"{migration.name} was applied with another text")
         return False
+    if any(version > migration.version for version in applied):
+        raise InvariantBroken(Code.INVARIANT_BROKEN, f"{migration.name} was left out, and later files were applied")
     await connection.execute(migration.text)
     await connection.execute(_SQL["record"], migration.version, migration.name, migration.sha256)
     return True

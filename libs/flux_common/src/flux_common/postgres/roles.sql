@@ -15,6 +15,13 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', wanted);
         END IF;
     END LOOP;
+    -- What somebody gave too much is taken back; only then, for it takes a superuser.
+    FOR wanted IN SELECT rolname FROM pg_roles
+                   WHERE rolname IN ('flux_owner', 'flux_migrate', 'flux_ingest', 'flux_checkpoint', 'flux_audit',
+                                     'flux_reader')
+                     AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls OR rolreplication) LOOP
+        EXECUTE format('ALTER ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION', wanted);
+    END LOOP;
     GRANT flux_owner TO flux_migrate;
     FOREACH wanted IN ARRAY ARRAY['flux_ingest', 'flux_checkpoint', 'flux_audit', 'flux_reader'] LOOP
         -- A stopped process must not hold its successor up: the server ends what stands still.
