@@ -214,7 +214,7 @@ def _judged(lane: Lane, topic_id: str, log_start: int, log_end: int) -> Lane:
         raise LaneStopped(
             Code.LANE_DATA_LOST,
             f"{lane.tp} wants offset {lane.next_offset}, the log holds [{log_start}, {log_end}); "
-            "see `flux-etl lanes accept-loss --help`",
+            "see First aid in docs/operations.md",
         )
     return lane
 
