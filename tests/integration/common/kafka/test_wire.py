@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
+from flux_common.kafka import wire
 from flux_common.kernel.codes import Code
 from flux_common.settings import KafkaSettings
 
@@ -101,3 +102,38 @@ async def test_every_codec_of_other_clients_is_read(
         await until(count(store, 50))
 
     assert await store.pool.fetchval("SELECT count(DISTINCT value) FROM effects") == 50
+
+
+async def test_bytes_that_the_client_cannot_read_stop_their_own_lane_alone(
+    settings: KafkaSettings,
+    create_topic: Any,
+    store: Any,
+    running: Any,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever reading one partition raises, the other is read; and the first, too, once its bytes can be read."""
+    topic = await create_topic("t", 2)
+    reading = wire.Batch.__iter__
+
+    def cursed(batch: wire.Batch) -> Any:
+        if b"cursed" in bytes(batch._data):
+            raise ZeroDivisionError
+        return reading(batch)
+
+    monkeypatch.setattr(wire.Batch, "__iter__", cursed)
+    async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap) as producer:
+        name = settings.topic(topic)
+        await producer.send_and_wait(name, b"cursed", partition=0)
+        async with running(topic):
+            for n in range(40):
+                await producer.send_and_wait(name, b"%d" % n, partition=1)
+                await asyncio.sleep(0.05)
+            await until(count(store, 40))
+            before = {value for _, value, _ in await effects(store)}
+            monkeypatch.undo()
+            await until(count(store, 41))
+    twice = await store.pool.fetchval("SELECT count(*) - count(DISTINCT value) FROM effects")
+
+    assert before == {str(n) for n in range(40)}
+    assert twice == 0

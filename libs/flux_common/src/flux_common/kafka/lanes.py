@@ -23,7 +23,13 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as BrokerPartition
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CorruptRecordException,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 
 from flux_common.kafka.admin import Admin
 from flux_common.kafka.figures import LaneFigures
@@ -44,6 +50,7 @@ log = get_logger(__name__)
 
 POLL_MS: Final = 200
 POLL_FULL_MS: Final = 20  # while lanes are left out of the poll
+FAILED_SECONDS: Final = 0.2  # after a poll that failed
 LOOK_SECONDS: Final = 0.25  # how often quiet lanes are looked at
 COMMIT_SECONDS: Final = 1.0
 METADATA_MAX_AGE_MS: Final = 5_000  # a new agency's topic is found within this
@@ -234,21 +241,48 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         """Poll for ever."""
         while True:
             full = any(len(owned.buffer) >= self._limits.records_max for owned in self._owned.values())
-            try:
-                fetched = await self._consumer.getmany(
-                    *(self._hungry() if full else ()),
-                    timeout_ms=POLL_FULL_MS if full else POLL_MS,
-                    max_records=self._limits.records_max,
-                )
+            fetched = await self._fetch(*(self._hungry() if full else ()), timeout_ms=POLL_FULL_MS if full else POLL_MS)
+            if fetched is None:
+                await asyncio.sleep(FAILED_SECONDS)
+            else:
                 await self._sort(fetched)
-            except OffsetOutOfRangeError as problem:
-                self._out_of_range(problem.args[0])
-            except NoOffsetForPartitionError:
-                self._refetch()  # a partition that was asked for before it could be parked
-            except KafkaError as problem:
-                log.warning("poll failed", group=self._group, error=type(problem).__name__)
-                self._refetch()
-                await asyncio.sleep(0.5)
+
+    async def _fetch(self, *tps: BrokerPartition, timeout_ms: int) -> dict[BrokerPartition, list[Any]] | None:
+        """Poll once; None if that failed, and then what it means for which lane is settled here."""
+        try:
+            fetched: dict[BrokerPartition, list[Any]] = await self._consumer.getmany(
+                *tps, timeout_ms=timeout_ms, max_records=self._limits.records_max
+            )
+        except OffsetOutOfRangeError as problem:
+            self._leave(problem.args[0], Code.LANE_DATA_LOST, "The broker does not have the lane's next offset")
+        except TopicAuthorizationFailedError as problem:
+            self._leave(self._of_topics(problem.args), Code.TOPIC_MISSING, "The topic may not be read")
+        except NoOffsetForPartitionError:
+            self._refetch()  # a partition that was asked for before it could be parked
+        except CorruptRecordException as problem:
+            await self._suspect(tps, problem)
+        except KafkaError as problem:
+            log.warning("poll failed", group=self._group, error=type(problem).__name__)
+            self._refetch()
+        except Exception as problem:  # noqa: BLE001 - the loop: a partition's bytes must not end the others' lanes
+            await self._suspect(tps, problem)
+        else:
+            return fetched
+        finally:
+            self._polled = self._clock.monotonic()
+        return None
+
+    async def _suspect(self, tps: Sequence[BrokerPartition], problem: Exception) -> None:
+        """Find the lane whose bytes cannot be read by polling each alone; it is left, loudly, and tried again."""
+        self._refetch()
+        if len(tps) == 1:
+            log.error("lane cannot be read", lane=str(tps[0]), exc_info=problem)
+            self._leave(tps, Code.BROKER_UNAVAILABLE, "The client cannot read the broker's bytes")
+            return
+        for tp in [tp for tp, owned in self._owned.items() if owned.state is State.READY]:
+            fetched = await self._fetch(tp, timeout_ms=POLL_MS)
+            if fetched is not None:
+                await self._sort(fetched)
 
     def _hungry(self) -> list[BrokerPartition]:
         """Return what to poll while some lanes have a whole batch waiting."""
@@ -256,7 +290,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _sort(self, fetched: dict[BrokerPartition, list[Any]]) -> None:
         """Hand what was fetched to its lanes. Nothing suspends between the poll and the end of this step."""
-        now = self._polled = self._clock.monotonic()
+        now = self._clock.monotonic()
         for tp, records in fetched.items():
             owned = self._owned.get(tp)
             if owned is not None and owned.state is State.READY:  # else fetched under an older assignment or Take
@@ -287,12 +321,16 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         fresh = polled_ms is not None and millis(self._clock.now()) - polled_ms < self._limits.fresh_s * 1000
         return fresh and owned.highwater == position
 
-    def _out_of_range(self, offsets: dict[BrokerPartition, int]) -> None:
-        """Let the store judge lanes whose next offset the broker does not have."""
-        for tp in offsets:
+    def _leave(self, tps: Iterable[BrokerPartition], code: Code, why: str) -> None:
+        """Have lanes taken again after a pause; where something is lost or exchanged, the store then says so."""
+        for tp in tps:
             owned = self._owned.get(tp)
-            if owned is not None and owned.idle:
-                self._work.judge(owned, Unavailable(Code.LANE_DATA_LOST, f"{owned.tp} has no offset {owned.expected}"))
+            if owned is not None and owned.idle:  # a lane that is worked meets the same error again when it is done
+                self._work.judge(owned, Unavailable(code, why))
+
+    def _of_topics(self, topics: Iterable[Any]) -> list[BrokerPartition]:
+        """Return the partitions of topics of the broker."""
+        return [tp for tp in self._owned if tp.topic in topics]
 
     def _refetch(self) -> None:
         """After a failed poll: what it had fetched is gone, yet the client's positions may be past it."""
