@@ -39,7 +39,15 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
     async with lane_parts(service, WRITTEN) as parts:
         handler = RequestsHandler(parts.lanes, open_store, lambda: source.trust, service.clock, unknown_key.set)
         limits = LaneLimits(records_max=settings.intake.batch_records_max, concurrency=settings.intake.lanes_at_once)
-        parts.add_lanes("requests", TOPICS, handler, accepts=registered(source), limits=limits, transactional=False)
+        parts.add_lanes(
+            "requests",
+            TOPICS,
+            handler,
+            accepts=registered(source),
+            limits=limits,
+            transactional=False,
+            watermarks=False,
+        )
         parts.add_relays()
         parts.jobs["registry"] = keep_current(service, source, unknown_key)
         expiry = UsesExpiry(parts.database, PostgresDecisions, service.clock)

@@ -62,10 +62,12 @@ class LaneParts:
         accepts: Callable[[str], bool] | None = None,
         limits: LaneLimits | None = None,
         transactional: bool = True,
+        watermarks: bool = True,
     ) -> LaneLoop:
         """Read `topics` (names, or one anchored pattern) in the group `flux-<service>-<name>`.
 
-        `transactional` says whether the topics' producers use transactions, so that gaps between records are expected.
+        `transactional` says whether the topics' producers use transactions, so that gaps between records are expected;
+        `watermarks` whether silence on the lane is measured (who needs none saves a commit every ten seconds).
         """
         service = self.service
         loop = LaneLoop(
@@ -79,6 +81,7 @@ class LaneParts:
             accepts=accepts,
             limits=limits,
             transactional=transactional,
+            watermarks=watermarks,
             on_tick=lambda: service.health.tick(f"lanes-{name}"),
         )
         self.loops.append(loop)
