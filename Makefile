@@ -65,3 +65,7 @@ logs: setup ## Show the last log lines of everything that `make up` started
 .PHONY: prove-backbone
 prove-backbone: setup ## Show, with figures, that the backbone holds what it promises
 	@$(BIN)/python -m flux_devkit.prove backbone
+
+.PHONY: schema-sql
+schema-sql: setup ## Write schema.sql, where the migrations lead, from a database that was just migrated
+	@$(BIN)/python -m flux_devkit.schema_sql
