@@ -64,7 +64,13 @@ class Told:
     agency_id: str
     key: str | None
     headers: dict[str, str]
-    body: dict[str, Any]
+    value: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Return its value as JSON."""
+        body: dict[str, Any] = json.loads(self.value)
+        return body
 
     @property
     def type(self) -> str:
@@ -172,7 +178,7 @@ class Bench:
             rows = await connection.fetch("DELETE FROM outbox RETURNING *")
         for row in sorted(rows, key=lambda row: row["id"]):
             headers = dict(json.loads(row["headers"]))
-            one = Told(row["topic"], row["agency_id"], row["key"], headers, json.loads(row["value"]))
+            one = Told(row["topic"], row["agency_id"], row["key"], headers, row["value"])
             self.told.append(one)
             self.unread.append(one)
 
