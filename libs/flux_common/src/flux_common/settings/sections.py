@@ -136,7 +136,8 @@ class PostgresSettings(Section):
     tcp_user_timeout_ms: Milliseconds = Field(10_000, description="Silence after which the server drops a connection")
 
     accept_old_server: bool = Field(
-        False, description="Accept a PostgreSQL below the releases that mend row-level security (15.20, 16.16, 17.12, 18.6)"
+        False,
+        description="Accept a PostgreSQL below the releases that mend row-level security (15.20, 16.16, 17.12, 18.6)",
     )
 
     @field_validator("dsn")
