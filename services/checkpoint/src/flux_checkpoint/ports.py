@@ -203,6 +203,26 @@ class LeaseStore(Protocol):
         ...
 
 
+class ExpiryStore(Protocol):
+    """What lets an agency's old rows go, inside one transaction of its own."""
+
+    async def agencies(self) -> list[str]:
+        """Return the agencies that ever had a run."""
+        ...
+
+    async def begin(self, agency_id: str) -> datetime | None:
+        """Return the database's time if no other process lets this agency's rows expire now, else None."""
+        ...
+
+    async def expire_events(self, agency_id: str, keep: timedelta, most: int) -> int:
+        """Delete up to `most` lines of history that are older than `keep` and whose run has ended; return how many."""
+        ...
+
+    async def expire_runs(self, agency_id: str, most: int) -> int:
+        """Delete up to `most` ended runs whose time is over, with their items and chains; return how many."""
+        ...
+
+
 # What opens a store on a transaction's connection.
 RunStores = Callable[[Any], RunStore]
 DispatchStores = Callable[[Any], DispatchStore]

@@ -23,7 +23,19 @@ class DispatchSettings(Section):
     keep_days: float = Field(365, gt=0, description="Days that an ended run's checkpoints are kept")
 
 
+class ExpirySettings(Section):
+    """How old rows go. Ended runs expire `FLUX_DISPATCH_KEEP_DAYS` after their end, as was written down at their end."""
+
+    model_config = SettingsConfigDict(env_prefix="FLUX_EXPIRY_")
+
+    interval_ms: int = Field(600_000, gt=0, description="How often what is due expires")
+    events_keep_days: float = Field(90, gt=0, description="Days that an ended run's history is kept")
+    events_a_step: int = Field(1_000, ge=1, le=100_000, description="Lines of history that expire in one commit")
+    runs_a_step: int = Field(10, ge=1, le=1_000, description="Runs that expire in one commit, with items and chains")
+
+
 class CheckpointSettings(LaneServiceSettings):
     """The settings of the checkpoint service."""
 
     dispatch: DispatchSettings
+    expiry: ExpirySettings

@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from flux_checkpoint.adapters.dispatcher import Leases, PostgresDispatch
+from flux_checkpoint.adapters.expiry import PostgresExpiry
 from flux_checkpoint.adapters.runs import PostgresRuns
 from flux_checkpoint.domain.dispatch import Patience
 from flux_checkpoint.domain.judge import Backoff as Pause
 from flux_checkpoint.handlers.admissions import AdmissionsHandler
 from flux_checkpoint.handlers.dispatcher import Dispatcher, Rooms
+from flux_checkpoint.handlers.expiry import Expiry, Keeping
 from flux_checkpoint.handlers.figures import watch_runs
 from flux_checkpoint.handlers.reports import ReportsHandler
-from flux_checkpoint.settings import CheckpointSettings, DispatchSettings
+from flux_checkpoint.settings import CheckpointSettings, DispatchSettings, ExpirySettings
 from flux_common.contracts import catalogue
 from flux_common.kernel.ids import SHARDS
 from flux_common.kernel.signals import Signal
@@ -56,6 +58,8 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
             )
             parts.jobs[f"dispatcher-{shard}"] = dispatcher.run(service.stopping)
         parts.jobs["figures"] = watch_runs(service, leases)
+        expiry = Expiry(parts.database, PostgresExpiry, keeping_of(service.settings.expiry), parts.committed)
+        parts.jobs["expiry"] = expiry.run(lambda: service.pause(service.settings.expiry.interval_ms / 1000))
         yield parts.jobs
 
 
@@ -66,6 +70,11 @@ def patience_of(settings: DispatchSettings) -> Patience:
         slice_wall_max=timedelta(seconds=settings.slice_wall_max_s),
         queued_max=timedelta(seconds=settings.queued_max_s),
     )
+
+
+def keeping_of(settings: ExpirySettings) -> Keeping:
+    """Return how long history is kept, and how much goes in one step."""
+    return Keeping(timedelta(days=settings.events_keep_days), settings.events_a_step, settings.runs_a_step)
 
 
 def backoff_of(settings: DispatchSettings) -> Pause:
