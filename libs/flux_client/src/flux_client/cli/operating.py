@@ -40,6 +40,7 @@ def explain(
 ) -> None:
     """Say what became of one record: effect, duplicate, fenced, dead_letter, control, lost, unread or unknown.
 
+    A topic of an agency names it; of a topic of Flux's own, --agency says who asks.
     The consuming service's ledger knows best; it is read where FLUX_INGEST_DSN, FLUX_CHECKPOINT_DSN or FLUX_AUDIT_DSN
     (with …_PASSWORD_FILE) name its role. Without it the answer rests on what the agency itself can see.
     """
@@ -48,7 +49,7 @@ def explain(
 
     position = TopicPartition(topic, kafka_partition).at(offset)
     try:
-        found = asyncio.run(_explain(environment.agency_of(agency), position))
+        found = asyncio.run(_explain(environment.agency_of(agency or environment.agency_in(topic)), position))
     except UnknownTopic:
         hint = "see schemas/catalogue.json; a topic of another agency is explained with --agency"
         raise Ended(Exit.NOT_FOUND, f"the catalogue has no topic {topic} of this agency", hint) from None
