@@ -1,4 +1,5 @@
-"""Which module does what. Adding a transform means a module beside this one, and a line here; no other service changes.
+"""Which module does what. Adding a transform means a module beside this one, and a line here; a new content
+type or use case is a change of the contract besides (docs/data-plane.md).
 
 A transform module has `TABLES`, the tables it writes in the order of their names, and `work`, a pure function from one
 object to rows of those tables. It is loaded where objects are decoded, in the worker processes, and by finalize.
