@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from flux_common.kafka.names import Names
+from flux_common.kafka.producing import discard, new_producer, send_all
+from flux_common.kernel.errors import Fenced, Unavailable
 from flux_common.postgres import relay as room
 
 TERM = "SELECT term FROM relay_leases WHERE shard = $1"
@@ -139,3 +142,21 @@ async def test_two_relays_at_once_are_one(bench: Any, create_topic: Any, until: 
 
     assert await bench.published(topic) == list(range(60))
     assert term == 1
+
+
+async def test_a_producer_that_is_fenced_between_two_sends_says_so(bench: Any, create_topic: Any, kafka: Any) -> None:
+    """The client then refuses the next send in words of its own: that is no reason for a process to end."""
+    topic = await create_topic("t")
+    old, new = (new_producer(kafka, transactional_id=kafka.topic("same")) for _ in range(2))
+    await old.start()
+    await new.start()
+    try:
+        await old.begin_transaction()
+        for number in range(2):
+            with pytest.raises((Fenced, Unavailable)):
+                await send_all(old, Names(kafka.topic_prefix), [bench.event(topic, number)])
+    finally:
+        await discard(old)
+        await discard(new)
+
+    assert await bench.published(topic) == []

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kafka.errors import PublishRefused, final_refusal, unavailable
@@ -29,8 +29,9 @@ RECORD_OVERHEAD: Final = 128
 CLOSE_SECONDS: Final = 5.0
 REQUEST_TIMEOUT_MS: Final = 10_000
 
-# What a producer raises: also bare assertions once its transaction is in a state that cannot go on.
-PRODUCER_ERRORS: Final = (KafkaError, AssertionError, TimeoutError)
+# What a producer raises: also bare assertions once its transaction is in a state that cannot go on, and a complaint of its
+# own about the next send when it learned between two sends that it is fenced.
+PRODUCER_ERRORS: Final = (KafkaError, IllegalOperation, AssertionError, TimeoutError)
 
 
 def new_producer(settings: KafkaSettings, **options: Any) -> AIOKafkaProducer:
@@ -82,16 +83,21 @@ async def send_all(producer: AIOKafkaProducer, names: Names, events: Sequence[Ou
             )
         results = await asyncio.gather(*futures, return_exceptions=True)
     except PRODUCER_ERRORS as problem:
-        for future in futures:
-            future.cancel()
-        raise judged([problem], events[len(futures) : len(futures) + 1], first=len(futures)) from problem
+        failed = [*(_given_up(future) for future in futures), problem]
+        raise judged(failed, events[: len(failed)]) from problem
     failed = [result if isinstance(result, BaseException) else None for result in results]
     if any(failed):
         raise judged(failed, events)
 
 
-def judged(failed: Sequence[BaseException | None], events: Sequence[Outgoing], first: int = 0) -> FluxError:
-    """Return what failed sends mean; `failed` and `events` go in parallel, `first` is the index of their first."""
+def _given_up(future: asyncio.Future[Any]) -> BaseException | None:
+    """Wait no longer for a send; return why it has failed already, if it has."""
+    future.cancel()
+    return None if future.cancelled() else future.exception()
+
+
+def judged(failed: Sequence[BaseException | None], events: Sequence[Outgoing]) -> FluxError:
+    """Return what failed sends mean; `failed` and `events` go in parallel."""
     fenced = next((problem for problem in failed if isinstance(problem, ProducerFenced)), None)
     if fenced is not None:
         return Fenced(Code.LEASE_LOST, "Another producer has this transactional id now")
@@ -101,7 +107,7 @@ def judged(failed: Sequence[BaseException | None], events: Sequence[Outgoing], f
         problem = failed[index]
         assert problem is not None
         code, message = final_refusal(problem) or (Code.RECORD_REFUSED, "")
-        return PublishRefused(first + index, code, message)
+        return PublishRefused(index, code, message)
     return unavailable(next(problem for problem in failed if problem is not None), "publish")
 
 
