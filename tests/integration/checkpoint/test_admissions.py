@@ -14,21 +14,8 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import ValidationFailed
 from flux_common.kernel.ids import run_id
 
-from .conftest import (
-    AGENCY,
-    RUN,
-    Bench,
-    Written,
-    admitted,
-    answer,
-    command,
-    planned,
-    refusing,
-    report,
-    started,
-    to_the_end,
-    whole,
-)
+from .conftest import Bench, planned, refusing, to_the_end
+from .records import AGENCY, RUN, Written, admitted, answer, command, report, started, whole
 
 APPLIED, REFUSED = catalogue.COMMAND_APPLIED.ce_type, catalogue.COMMAND_REFUSED.ce_type
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

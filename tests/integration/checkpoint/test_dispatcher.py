@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from flux_checkpoint.adapters.dispatcher import Leases
-from flux_checkpoint.domain.dispatch import Patience, decide
-from flux_checkpoint.domain.model import RunKey
 from flux_common.contracts import catalogue
-from flux_common.kernel.errors import Fenced, InvariantBroken
-from flux_common.kernel.ids import run_id, shard_of
+from flux_common.kernel.errors import InvariantBroken
 
-from .conftest import (
-    AGENCY,
-    NOW,
-    PLAN,
-    RUN,
-    Bench,
-    a_slice,
-    admitted,
-    answer,
-    command,
-    planned,
-    report,
-    started,
-    to_the_end,
-    whole,
-)
+from .conftest import Bench, planned, to_the_end
+from .records import PLAN, RUN, a_slice, admitted, answer, command, report, started, whole
 
 FAILED, COMPLETED, CANCELLED = "flux.run.failed.v1", "flux.run.completed.v1", "flux.run.cancelled.v1"
-SHARD = shard_of(AGENCY)
-KEY = RunKey(AGENCY, run_id(AGENCY, "r-1"))
 
 
 async def lost(bench: Bench, work: dict[str, Any], code: str = "SOURCE_MISSING") -> None:
@@ -121,107 +100,6 @@ async def test_more_partitions_than_a_page_holds_and_more_heads_than_one_gather(
     assert [(gather["number"], len(gather["heads"])) for gather in gathers] == [(0, 1000), (1, 1)]
     assert [head["number"] for gather in gathers for head in gather["heads"]] == list(range(1001))
     assert (completed["partitions"], completed["counts"]["read"]) == (1001, 1001)
-
-
-# Silence.
-
-
-async def watermark(bench: Bench, after: timedelta) -> None:
-    """Let the progress lane be read up to so long after NOW."""
-    await bench.execute("UPDATE lanes SET watermark = $1 WHERE topic = $2", NOW + after, catalogue.PROGRESS.name)
-
-
-async def test_a_started_item_stalls_by_the_lanes_watermark(bench: Bench) -> None:
-    """Silence is what the lane has read and not heard: then a new term, an attempt, a fence, and the work goes out again."""
-    (work,) = await planned(bench, [6])
-    one, head = a_slice(work, 1, PLAN, 2, 2)
-    await bench.reports(started(work), one)
-    await bench.look()
-    patient = await bench.work()
-    await watermark(bench, timedelta(minutes=5, seconds=1))
-    await bench.look()
-    fences = await bench.outbox("flux.work.fenced.v1")
-    (again,) = await bench.work()
-    (fact,) = await bench.facts("item.recalled")
-
-    assert patient == []
-    assert (again["term"], again["attempt"], again["next_seq"], again["chain_head"]) == (2, 1, 2, head)
-    assert [(fence["number"], fence["term_min"]) for fence in fences] == [(0, 2)]
-    assert fact["refs"]["term"] == 2
-
-
-async def test_whoever_says_alive_does_not_stall_but_owes_a_slice(bench: Bench) -> None:
-    """`alive` breaks the silence; half an hour without a slice ends the patience with it."""
-    (work,) = await planned(bench, [6])
-    await bench.reports(started(work))
-    bench.stamp = NOW + timedelta(minutes=29)
-    await bench.reports(report(work, catalogue.ALIVE, counter=1))
-    await bench.look()
-    patient = await bench.work()
-    bench.stamp = NOW + timedelta(minutes=30, seconds=1)
-    await bench.reports(report(work, catalogue.ALIVE, counter=2))
-    await bench.look()
-    (again,) = await bench.work()
-
-    assert patient == []
-    assert (again["term"], again["attempt"]) == (2, 1)
-
-
-async def test_time_in_the_queue_is_not_held_against_a_worker(bench: Bench) -> None:
-    """An item that lay in the queue for hours is not taken back from the worker that has just begun it."""
-    (work,) = await planned(bench, [6])
-    await bench.execute(
-        "UPDATE flux.checkpoints SET dispatched_at = $1 WHERE kind = 'extract'", NOW - timedelta(hours=9)
-    )
-    await bench.reports(started(work))
-    await watermark(bench, timedelta(minutes=4))
-    await bench.look()
-
-    assert await bench.work() == []
-    assert (await bench.row("SELECT attempt FROM flux.checkpoints WHERE kind = 'extract'"))[0] == 0
-
-
-async def test_a_steps_silence_is_found_too(bench: Bench) -> None:
-    """Steps stall like partitions, but owe no slices."""
-    await bench.runs(admitted())
-    await bench.dispatch()
-    (plan,) = await bench.work()
-    await bench.reports(started(plan))
-    await watermark(bench, timedelta(minutes=6))
-    await bench.look()
-    (again,) = await bench.work()
-
-    assert (again["kind"], again["term"], again["attempt"]) == ("plan", 2, 1)
-
-
-async def test_five_stalls_fail_the_run_and_each_is_told_once(bench: Bench) -> None:
-    """The last recall leaves the term as it is; its fact is still another one than the recall's before."""
-    (work,) = await planned(bench, [6])
-    for n in range(1, 6):
-        bench.stamp = NOW + timedelta(hours=n)
-        await bench.reports(started(work))
-        await watermark(bench, timedelta(hours=n, minutes=6))
-        await bench.look()
-        (work,) = await bench.work() or [work]
-    facts = await bench.facts("item.recalled")
-    (failed,) = await bench.outbox(FAILED)
-
-    assert [fact["refs"]["term"] for fact in facts] == [2, 3, 4, 5, 5]
-    assert (failed["cause"], failed["code"]) == ("infrastructure", "STALLED")
-
-
-async def test_an_item_that_lay_in_the_queue_too_long_goes_out_again_without_an_attempt(bench: Bench) -> None:
-    """queued_max: the work topic may have forgotten it by now; nobody failed."""
-    (work,) = await planned(bench, [6])
-    bench.patience = Patience(queued_max=timedelta(0))
-    await bench.look()
-    bench.patience = Patience()
-    await bench.look()
-    again = (await bench.work())[-1]
-
-    assert again["term"] > work["term"]
-    assert again["attempt"] == 0
-    assert (await bench.row("SELECT failure_code FROM flux.checkpoints WHERE kind = 'extract'"))[0] == "QUEUED_TOO_LONG"
 
 
 # Failures.
@@ -363,122 +241,3 @@ async def test_reports_apply_in_cancelling_and_start_nothing(bench: Bench) -> No
 
     assert ended["counts"]["read"] == 2
     assert await bench.work() == []
-
-
-# Leases.
-
-
-async def test_a_second_dispatcher_takes_over_only_after_the_lease(bench: Bench) -> None:
-    """While the first holds the lease the second gets nothing; once it is over the second has a new term."""
-    first, second = Leases(bench.database, "first", 60), Leases(bench.database, "second", 60)
-    term = await first.acquire(SHARD)
-    early = await second.acquire(SHARD)
-    again = await first.acquire(SHARD)
-    await bench.execute("UPDATE dispatcher_leases SET expires_at = now() WHERE shard = $1", SHARD)
-    late = await second.acquire(SHARD)
-
-    assert term is not None
-    assert (early, again, late) == (None, term, term + 1)
-    assert await first.acquire(SHARD) is None
-
-
-async def test_a_dispatcher_that_lost_its_lease_writes_nothing(bench: Bench) -> None:
-    """Fenced: the first statement of its pass finds another term, and nothing is changed."""
-    await bench.runs(admitted())
-    first, _ = bench.dispatcher(holder="first")
-    second = Leases(bench.database, "second", 60)
-    first._term = await Leases(bench.database, "first", 60).acquire(SHARD)
-    await bench.execute("UPDATE dispatcher_leases SET expires_at = now() WHERE shard = $1", SHARD)
-    await second.acquire(SHARD)
-    before = await bench.row("SELECT state, changed_at FROM flux.runs")
-    with pytest.raises(Fenced):
-        await first._pass(KEY, decide)
-    await bench.drain()
-
-    assert tuple(await bench.row("SELECT state, changed_at FROM flux.runs")) == tuple(before)
-    assert bench.told == []
-    assert (await bench.row("SELECT holder FROM dispatcher_leases WHERE shard = $1", SHARD))[0] == "second"
-
-
-async def test_a_dispatcher_that_goes_on_after_a_stop_finds_itself_fenced(bench: Bench) -> None:
-    """It waits for the lease again and leaves the successor's work alone."""
-    await bench.runs(admitted())
-    dispatcher, wake = bench.dispatcher(holder="first", lease=0.0)
-    stopping = asyncio.Event()
-    task = asyncio.create_task(dispatcher.run(stopping))
-    async with asyncio.timeout(20):
-        while not await bench.work():
-            await asyncio.wait([task], timeout=0.01)
-    await Leases(bench.database, "second", 60).acquire(SHARD)
-    await bench.reports(*answer({"agency_id": AGENCY, "run_id": RUN, "kind": "plan", "number": 0, "term": 1}, [1]))
-    await asyncio.wait([task], timeout=0.6)
-    stopping.set()
-    wake.set()
-    await task
-
-    assert (await bench.row("SELECT state FROM flux.runs"))[0] == "PLANNING"
-    assert (await bench.row("SELECT holder FROM dispatcher_leases WHERE shard = $1", SHARD))[0] == "second"
-
-
-async def test_two_racing_dispatchers_end_each_attempt_once(bench: Bench) -> None:
-    """Both believe that the lease is theirs, again and again: every dispatch and every end happens once."""
-    names = [f"r-{n}" for n in range(6)]
-    await bench.runs(*(admitted(name) for name in names))
-    stopping = asyncio.Event()
-    pairs = [bench.dispatcher(holder=holder, lease=0.0) for holder in ("first", "second")]
-    tasks = [asyncio.create_task(stubborn(dispatcher, stopping)) for dispatcher, _ in pairs]
-    async with asyncio.timeout(60):
-        while (await bench.row("SELECT count(*) FROM agenda"))[0]:
-            for work in await bench.work():
-                await bench.reports(*answer(work, [1, 1]))
-            for _, wake in pairs:
-                wake.set()
-            await asyncio.wait(tasks, timeout=0.02)
-    stopping.set()
-    for _, wake in pairs:
-        wake.set()
-    await asyncio.gather(*tasks)
-    terms = await bench.row("SELECT term FROM dispatcher_leases WHERE shard = $1", SHARD)
-
-    assert sorted(one["request_id"] for one in await bench.outbox(COMPLETED)) == names
-    assert terms[0] > 1, "the lease never changed hands: there was no race"
-
-
-async def stubborn(dispatcher: Any, stopping: asyncio.Event) -> None:
-    """Dispatch without the pauses that a fenced dispatcher makes."""
-    while not stopping.is_set():
-        dispatcher._term = await dispatcher._leases.acquire(SHARD) or dispatcher._term
-        with suppress(Fenced):
-            for key in await dispatcher._leases.due(SHARD, 64):
-                await dispatcher._work_off(key, stopping)
-        await asyncio.sleep(0)
-
-
-async def test_a_released_lease_is_free_at_once(bench: Bench) -> None:
-    """Whoever stops in order gives its lease back; whoever lost it before gives nothing back."""
-    first, second = Leases(bench.database, "first", 60), Leases(bench.database, "second", 60)
-    term = await first.acquire(SHARD)
-    assert term is not None
-    await first.release(SHARD, term)
-    taken = await second.acquire(SHARD)
-    await first.release(SHARD, term)
-
-    assert taken == term + 1
-    assert await Leases(bench.database, "third", 60).acquire(SHARD) is None
-
-
-async def test_the_sweep_of_a_dispatcher_mends_what_the_agenda_forgot(bench: Bench) -> None:
-    """A run that nobody looks at is found when the dispatcher begins, and goes on to its end."""
-    await bench.runs(admitted())
-    await bench.execute("DELETE FROM agenda")
-    dispatcher, wake = bench.dispatcher()
-    stopping = asyncio.Event()
-    task = asyncio.create_task(dispatcher.run(stopping))
-    async with asyncio.timeout(20):
-        while not (works := await bench.work()):
-            await asyncio.wait([task], timeout=0.01)
-    stopping.set()
-    wake.set()
-    await task
-
-    assert [work["kind"] for work in works] == ["plan"]

@@ -11,21 +11,8 @@ from flux_common.contracts.canonical import digest
 from flux_common.kernel.codes import Code
 from flux_common.kernel.ids import sha256_hex, terminal_id
 
-from .conftest import (
-    AGENCY,
-    PLAN,
-    RUN,
-    Bench,
-    Told,
-    a_slice,
-    admitted,
-    answer,
-    command,
-    planned,
-    report,
-    started,
-    to_the_end,
-)
+from .conftest import Bench, Told, planned, to_the_end
+from .records import AGENCY, PLAN, RUN, a_slice, admitted, answer, command, report, started
 
 COMPLETED, FAILED, CANCELLED = "flux.run.completed.v1", "flux.run.failed.v1", "flux.run.cancelled.v1"
 

@@ -10,7 +10,8 @@ from flux_common.contracts import catalogue
 from flux_common.kernel.errors import Fenced
 from flux_common.kernel.positions import TopicPartition
 
-from .conftest import AGENCY, PLAN, RUN, Bench, a_slice, admitted, command, planned, report
+from .conftest import Bench, planned
+from .records import AGENCY, PLAN, RUN, a_slice, admitted, command, report
 
 
 async def test_a_run_goes_from_admission_to_completion(bench: Bench) -> None:

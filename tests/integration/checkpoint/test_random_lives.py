@@ -21,7 +21,8 @@ from flux_common.contracts import catalogue
 from flux_common.kernel.errors import Fenced
 from flux_common.kernel.positions import TopicPartition
 
-from .conftest import AGENCIES, Bench, Written, a_slice, admitted, answer, command, report, started
+from .conftest import AGENCIES, Bench
+from .records import Written, a_slice, admitted, answer, command, report, started
 
 SEEDS = range(8)
 STEPS = 120

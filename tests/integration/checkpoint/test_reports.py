@@ -10,22 +10,8 @@ from flux_common.contracts import catalogue
 from flux_common.kernel.ids import run_id
 from flux_common.observability import metrics
 
-from .conftest import (
-    AGENCY,
-    NOW,
-    PLAN,
-    RUN,
-    Bench,
-    Written,
-    a_slice,
-    admitted,
-    planned,
-    planned_report,
-    report,
-    started,
-    to_the_end,
-    whole,
-)
+from .conftest import Bench, planned, to_the_end
+from .records import AGENCY, NOW, PLAN, RUN, Written, a_slice, admitted, planned_report, report, started, whole
 
 SYSTEM = "_system"
 

@@ -6,7 +6,8 @@ from flux_common.contracts import catalogue
 from flux_common.contracts.work import WorkDispatched
 from flux_common.kernel.ids import dispatch_id
 
-from .conftest import PLAN, RUN, Bench, a_slice, admitted, answer, planned, planned_report, report, started, to_the_end
+from .conftest import Bench, planned, to_the_end
+from .records import PLAN, RUN, a_slice, admitted, answer, planned_report, report, started
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 WISHES = {

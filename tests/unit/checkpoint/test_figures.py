@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
+import pytest
+
 from flux_checkpoint.domain.model import Item, ItemKey
 from flux_checkpoint.domain.states import ItemState
 from flux_checkpoint.handlers.figures import count_end, count_ended, count_pass, count_reports
@@ -46,7 +48,8 @@ def test_an_ended_item_is_observed_and_a_running_one_is_not() -> None:
     before = value("flux_partition_duration_seconds_sum", kind="gather", outcome="finished")
     count_ended([an_item(ItemState.FINISHED), an_item(ItemState.RUNNING)], NOW)
 
-    assert value("flux_partition_duration_seconds_sum", kind="gather", outcome="finished") - before == 3.0
+    after = value("flux_partition_duration_seconds_sum", kind="gather", outcome="finished")
+    assert after - before == pytest.approx(3.0)
 
 
 def test_dispatches_and_stalls_are_counted_by_kind() -> None:

@@ -87,6 +87,14 @@ class RunStore(Protocol):
         """Lock and return a run's items in one of `states`."""
         ...
 
+    async def unfinished_partitions(self, key: RunKey) -> int:
+        """Return how many of a run's partitions are there and not finished."""
+        ...
+
+    async def restart_items(self, key: RunKey) -> None:
+        """Let all of a run's items that are not finished start again: PENDING, a new term, attempts anew."""
+        ...
+
     async def save_runs(self, runs: Sequence[Run]) -> None:
         """Write what may change of runs."""
         ...

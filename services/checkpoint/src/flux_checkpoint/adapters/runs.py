@@ -54,6 +54,15 @@ class PostgresRuns:
         rows = await self._connection.fetch(_SQL["items_in_states"], key.agency_id, key.run_id, sorted(states))
         return [item_of(row) for row in rows]
 
+    async def unfinished_partitions(self, key: RunKey) -> int:
+        """Return how many of a run's partitions are there and not finished."""
+        count: int = await self._connection.fetchval(_SQL["unfinished_partitions"], key.agency_id, key.run_id)
+        return count
+
+    async def restart_items(self, key: RunKey) -> None:
+        """Let all of a run's items that are not finished start again: PENDING, a new term, attempts anew."""
+        await self._connection.execute(_SQL["restart_items"], key.agency_id, key.run_id)
+
     async def save_runs(self, runs: Sequence[Run]) -> None:
         """Write what may change of runs."""
         if runs:

@@ -114,3 +114,14 @@ SELECT c.* FROM flux.checkpoints c
  WHERE c.agency_id = $1 AND c.run_id = $2 AND c.state = ANY ($3::text[])
  ORDER BY c.kind, c.number
    FOR UPDATE
+
+-- name: unfinished_partitions
+SELECT count(*) FROM flux.checkpoints
+ WHERE agency_id = $1 AND run_id = $2 AND kind = 'extract' AND state <> 'FINISHED'
+
+-- name: restart_items
+-- In one statement: a run may have fifty thousand items, and the transaction holds its lane.
+UPDATE flux.checkpoints
+   SET state = 'PENDING', term = term + 1, attempt = 0, not_before = now(), failure_code = NULL, failure_cause = NULL,
+       worker = NULL, last_heard = NULL, changed_at = now()
+ WHERE agency_id = $1 AND run_id = $2 AND state <> 'FINISHED'

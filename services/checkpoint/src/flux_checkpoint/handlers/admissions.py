@@ -17,7 +17,7 @@ import structlog
 
 from flux_checkpoint.domain.commands import Applied, apply_command
 from flux_checkpoint.domain.model import NUMBER_MAX, Item, Run, RunKey
-from flux_checkpoint.domain.states import TERMINAL, ItemState, RunState
+from flux_checkpoint.domain.states import ItemState
 from flux_checkpoint.handlers.reports import EMITTER, bury, item_fence
 from flux_checkpoint.ports import Admission, HistoryRow, RunStore, RunStores
 from flux_common.contracts import catalogue
@@ -108,28 +108,29 @@ class AdmissionsHandler:
         if run is None:
             self._refused(advance, found, body, Code.RUN_UNKNOWN)
             return
-        waiting = await store.items_in(run.key, states) if (states := _reached(run, body.command)) else []
-        unfinished = sum(1 for item in waiting if item.key.kind == "extract")
+        unfinished = await store.unfinished_partitions(run.key) if body.command == "retry" else 0
         applied = apply_command(run, body.command, body.command_id, advance.now, self._run_ttl, unfinished)
         if applied is None:
             self._refused(advance, found, body, Code.RUN_STATE)
             return
-        await self._carry_out(store, advance, applied, waiting)
+        await self._carry_out(store, advance, applied)
         await store.add_history([_history(found, None)])
         await store.put_on_agenda([found.key])
         self._told(advance, found, body, applied.run)
 
-    async def _carry_out(self, store: RunStore, advance: Advance, applied: Applied, waiting: list[Item]) -> None:
+    async def _carry_out(self, store: RunStore, advance: Advance, applied: Applied) -> None:
         await store.save_runs([applied.run])
+        if applied.restart_items:  # the end of the attempt before fenced all that it had handed out
+            await store.restart_items(applied.run.key)
+        if applied.recall_queued:
+            queued = await store.items_in(applied.run.key, [ItemState.DISPATCHED])
+            back = [_recalled(item) for item in queued]
+            await store.save_items(back)
+            # A fence for the run says it for all of its items.
+            fences = [] if applied.fence_run else [item_fence(item, advance.now) for item in back]
+            advance.emit(fences)
         if applied.fence_run:
             advance.emit([run_fence(applied.run, advance.now)])
-        moved: list[Item] = []
-        if applied.recall_queued:
-            moved = [_recalled(item) for item in waiting]
-        if applied.restart_items:
-            moved = [_restarted(item, advance.now) for item in waiting]
-        await store.save_items(moved)
-        advance.emit([item_fence(item, advance.now) for item in moved if item.term > 1])
 
     def _told(self, advance: Advance, found: Admitted, body: CommandAdmitted, run: Run) -> None:
         applied = CommandApplied(
@@ -199,13 +200,6 @@ def _is_admission(found: Admitted | FluxError) -> bool:
     return isinstance(found, Admitted) and isinstance(found.body, RunAdmitted)
 
 
-def _reached(run: Run, command: str) -> list[ItemState]:
-    """Return the states of the items that a command may move: a large run's are not locked for nothing."""
-    if command == "retry" and run.state is RunState.FAILED:
-        return [state for state in ItemState if state is not ItemState.FINISHED]
-    return [ItemState.DISPATCHED] if command in {"pause", "cancel"} and run.state not in TERMINAL else []
-
-
 def _admission(found: Admitted, now: datetime, run_ttl: timedelta) -> Admission:
     body, place = found.body, found.record.position
     assert isinstance(body, RunAdmitted)
@@ -245,19 +239,6 @@ def _history(found: Admitted, code: str | None) -> HistoryRow:
 def _recalled(item: Item) -> Item:
     """Take a queued item back; nobody started it, so no attempt is spent."""
     return replace(item, state=ItemState.PENDING, term=item.term + 1)
-
-
-def _restarted(item: Item, now: datetime) -> Item:
-    return replace(
-        item,
-        state=ItemState.PENDING,
-        term=item.term + 1,
-        attempt=0,
-        not_before=now,
-        failure_code=None,
-        failure_cause=None,
-        last_heard=None,
-    )
 
 
 def run_fence(run: Run, at: datetime) -> Outgoing:
