@@ -15,8 +15,13 @@ from typing import Any
 
 import pytest
 
-from flux_common.contracts import canonical
+from flux_common.contracts import canonical, catalogue
+from flux_common.contracts.envelope import Headers, body_bytes, headers_for
 from flux_common.contracts.progress import SliceRecord
+from flux_common.contracts.requests import Destination, OnReject, Partitioning, Source
+from flux_common.contracts.work import Job as JobModel
+from flux_common.contracts.work import PlanRange, WorkDispatched
+from flux_common.kernel.clock import SystemClock
 from flux_common.kernel.ids import run_id, sha256_hex
 from flux_transform.adapters.plan_file import PlanFiles
 from flux_transform.adapters.store import Access, OpenStores
@@ -193,3 +198,45 @@ def make_driver(tmp_path: Path) -> Callable[..., Driver]:
         return Driver(tools, reports, fences, job)
 
     return made
+
+
+def dispatched(item: Item) -> tuple[bytes, Headers]:
+    """Return the value and the headers with which checkpoint would dispatch an item of kind plan or extract."""
+    job = item.job
+    event = WorkDispatched(
+        agency_id=item.agency_id,
+        run_id=item.run_id,
+        request_id=item.request_id,
+        run_attempt=item.run_attempt,
+        kind=item.kind,
+        number=item.number,
+        term=item.term,
+        attempt=0,
+        job=JobModel(
+            source=Source(uri=job.source_uri),
+            destination=Destination(uri=job.destination_uri),
+            content_type=job.content_type,  # type: ignore[arg-type]  # the model judges it
+            use_case=job.use_case,  # type: ignore[arg-type]
+            partitioning=Partitioning(objects_max=job.partition_objects_max),
+            on_reject=OnReject(),
+            options={},
+            labels={},
+        ),
+        transform_version=item.transform_version,
+        plan_digest=item.plan_digest,
+        range=PlanRange(first=item.first, count=item.count) if item.count else None,
+        next_seq=item.next_seq,
+        cursor=item.cursor,
+        chain_head=item.chain_head,
+    )
+    spec = catalogue.WORK_DISPATCHED
+    key = f"{item.name}/{item.term}"
+    return body_bytes(event), headers_for(
+        spec, event_id=key, source="flux/checkpoint", at=SystemClock().now(), subject=item.name
+    )
+
+
+@pytest.fixture
+def travel() -> Callable[[Item], tuple[bytes, Headers]]:
+    """Return what makes an item a record of the work topic."""
+    return dispatched

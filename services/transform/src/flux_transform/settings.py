@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from flux_common.settings import KafkaSettings, ServiceSettings
 from flux_common.settings.section import Section
+from flux_common.settings.sections import FilePathOrNone
 
 
 class StoreSettings(Section):
@@ -44,10 +45,24 @@ class WorkSettings(Section):
         return self.processes or cores()
 
 
+class BoundSettings(Section):
+    """What bounds each agency's sources and destinations."""
+
+    model_config = SettingsConfigDict(env_prefix="FLUX_AGENCIES_")
+
+    file: FilePathOrNone = Field(
+        None,
+        description="The agency registry: its prefixes bound what each agency's runs may open; none: every store may be",
+        examples=["/etc/flux/agencies.yaml"],
+    )
+    refresh_ms: int = Field(5_000, gt=0, description="How often the registry and its key files are looked at")
+
+
 class TransformSettings(ServiceSettings):
     """The settings of the transform service."""
 
     kafka: KafkaSettings
+    agencies: BoundSettings
     store: StoreSettings
     work: WorkSettings
 

@@ -9,15 +9,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from os import getpid
 
+from flux_common.auth import Refresh, RegistrySource
 from flux_common.contracts import catalogue
 from flux_common.kafka.publisher import IdempotentPublisher
 from flux_common.kafka.work import WorkConsumer
+from flux_common.kernel.codes import Code
+from flux_common.observability.logging import get_logger
 from flux_common.runtime.service import Jobs, Service
 from flux_common.runtime.waiting import kafka_answers, topics_exist, wait_for
+from flux_transform import together
 from flux_transform.adapters.fences import HeardFences
 from flux_transform.adapters.plan_file import PlanFiles
 from flux_transform.adapters.reporter import ProgressReporter
-from flux_transform.adapters.store import Access, OpenStores
+from flux_transform.adapters.store import Access, OpenStores, Prefixes, PrefixesOf
 from flux_transform.adapters.workers import ProcessWorkers
 from flux_transform.domain.limits import DEFAULT_LIMITS
 from flux_transform.handlers.tools import Tools
@@ -27,23 +31,31 @@ from flux_transform.version import transform_version
 
 TOPICS = (catalogue.WORK.name, catalogue.FENCES.name, catalogue.PROGRESS.name)
 WATCH_SECONDS = 1.0
+LEAVE_SECONDS = 12.0  # what a group may take to be left, of the time that a process has to end
+
+log = get_logger(__name__)
 
 
 @asynccontextmanager
 async def build(service: Service[TransformSettings]) -> AsyncIterator[Jobs]:
     """Open what transform needs and yield its loops."""
     settings = service.settings
+    for condition in ("fences", "group"):
+        service.health.require(condition)
+    registry = RegistrySource(settings.agencies.file, service.clock.now()) if settings.agencies.file else None
     await wait_for(service.health, "kafka", kafka_answers(settings.kafka))
     await wait_for(service.health, "topics", topics_exist(settings.kafka, TOPICS))
     publisher, heard = IdempotentPublisher(settings.kafka), HeardFences()
     async with ProcessWorkers(settings.work.decoders(), DEFAULT_LIMITS) as workers:
         drops = Drops(heard.fenced)
+        access = Access(settings.store.roots(), prefixes_of(registry) if registry else None)
         worker = Worker(
-            _tools(service, publisher, workers, drops),
+            _tools(service, OpenStores(access), publisher, workers, drops),
             drops,
             places=settings.work.places(),
             ready=heard.ready,
             commit=lambda offsets: consumer.commit(offsets),
+            clock=service.clock,
         )
         consumer = WorkConsumer(
             settings.kafka,
@@ -54,21 +66,26 @@ async def build(service: Service[TransformSettings]) -> AsyncIterator[Jobs]:
             on_tick=lambda: service.health.tick("work"),
         )
         try:
-            yield {
+            jobs = {
                 "fences": heard.follow(settings.kafka, service.stopping),
                 "work": run_worker(service, worker, consumer),
                 "watch": watch(service, heard, consumer),
             }
+            yield jobs | ({"registry": keep_current(service, registry)} if registry else {})
         finally:
             await publisher.close()
 
 
 def _tools(
-    service: Service[TransformSettings], publisher: IdempotentPublisher, workers: ProcessWorkers, drops: Drops
+    service: Service[TransformSettings],
+    stores: OpenStores,
+    publisher: IdempotentPublisher,
+    workers: ProcessWorkers,
+    drops: Drops,
 ) -> Tools:
     version = transform_version()
     return Tools(
-        stores=OpenStores(Access(file_roots=service.settings.store.roots())),
+        stores=stores,
         plans=PlanFiles(),
         workers=workers,
         reporter=ProgressReporter(publisher, worker_name(), version, service.clock),
@@ -84,25 +101,55 @@ async def run_worker(service: Service[TransformSettings], worker: Worker, consum
     leave = asyncio.Event()
     consuming = asyncio.create_task(consumer.run(leave))
     stopping = asyncio.create_task(service.stopping.wait())
-    while not (stopping.done() or consuming.done() or worker.failure):
-        await asyncio.wait({consuming, stopping}, timeout=WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    await worker.stop()
-    leave.set()
-    await consuming
+    try:
+        while not (stopping.done() or consuming.done() or worker.failure):
+            await asyncio.wait({consuming, stopping}, timeout=WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await worker.stop(_items_grace_s(service))
+        leave.set()
+        await consuming
+    finally:
+        await together.stop([stopping, consuming])
     if worker.failure is not None:
         raise worker.failure
 
 
+def _items_grace_s(service: Service[TransformSettings]) -> float:
+    """Return the seconds that items have to end their slices, out of those that the process has to end."""
+    grace_s = service.settings.ops.drain_grace_ms / 1000
+    return max(grace_s - LEAVE_SECONDS, grace_s / 2)
+
+
 async def watch(service: Service[TransformSettings], heard: HeardFences, consumer: WorkConsumer) -> None:
     """Keep `/readyz` true: the fences are known and the group is joined."""
-    going = True
+    health, going = service.health, True
     while going:
-        if heard.ready.is_set() and consumer.started:
-            service.health.ok("group")
-        else:
-            service.health.fail("group", "fences not read yet" if consumer.started else "consumer not started")
+        for condition, met in (("fences", heard.ready.is_set()), ("group", consumer.joined)):
+            if met:
+                health.ok(condition)
+            else:
+                health.fail(condition, "not read to their end yet" if condition == "fences" else "not joined")
         going = await service.pause(WATCH_SECONDS)
+
+
+def prefixes_of(source: RegistrySource) -> PrefixesOf:
+    """Return what the registry says now of an agency's places; an agency that is not registered has none."""
+
+    def found(agency_id: str) -> Prefixes:
+        agency = source.trust.registry.agency(agency_id)
+        return Prefixes(agency.source_prefixes, agency.destination_prefixes) if agency else Prefixes()
+
+    return found
+
+
+async def keep_current(service: Service[TransformSettings], source: RegistrySource) -> None:
+    """Look at the registry now and then; one with a fault changes nothing."""
+    while await service.pause(service.settings.agencies.refresh_ms / 1000):
+        match source.refresh(service.clock.now()):
+            case Refresh.RELOADED:
+                log.info("agency registry reloaded", now=source.trust.registry.digest)
+            case Refresh.REFUSED:
+                faults = [str(fault) for fault in source.faults]
+                log.error("agency registry refused; the old one stands", code=Code.SETTINGS_INVALID, faults=faults)
 
 
 def worker_name() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 
 from flux_common.contracts import catalogue
 from flux_common.contracts.envelope import read_body
@@ -20,6 +19,7 @@ from flux_common.kernel.ids import item_name
 from flux_common.kernel.positions import Received
 from flux_common.observability.logging import get_logger
 from flux_common.settings import KafkaSettings
+from flux_transform import together
 from flux_transform.domain.items import Item
 
 log = get_logger(__name__)
@@ -59,7 +59,18 @@ class HeardFences:
 
     async def follow(self, settings: KafkaSettings, stopping: asyncio.Event) -> None:
         """Read the topic to its end, then on, until `stopping`; begins anew when Kafka does not answer."""
-        while not stopping.is_set():
+        listening = asyncio.create_task(self._listen(settings))
+        stopped = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait({listening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                listening.result()
+        finally:
+            await together.stop([listening, stopped])
+
+    async def _listen(self, settings: KafkaSettings) -> None:
+        """Follow the topic for ever; a broker that is silent may keep any step of it waiting."""
+        while True:
             follower = TopicFollower(settings, [catalogue.FENCES.name])
             try:
                 await follower.open()
@@ -68,11 +79,8 @@ class HeardFences:
                 self.ready.set()
                 async for records in follower.follow():
                     self.hear(records)
-                    if stopping.is_set():
-                        break
             except Unavailable as problem:
                 log.warning("fences are not heard", code=problem.code, error=problem.message)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), problem.retry_in)
+                await asyncio.sleep(problem.retry_in)
             finally:
                 await follower.close()

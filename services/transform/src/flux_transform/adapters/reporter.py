@@ -1,6 +1,8 @@
 """Reports to checkpoint: events on the progress topic, keyed by run, acknowledged before the call returns.
 
 A `sliced` event's value is the slice record's bytes and nothing else; its term and seq are headers (docs/protocol.md).
+A broker that does not answer is an outage; a report that the broker will never take is the item's failure, for to wait
+would be to wait for ever.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ from flux_common.contracts import catalogue, progress
 from flux_common.contracts.catalogue import EventSpec
 from flux_common.contracts.envelope import Outgoing, body_bytes, headers_for
 from flux_common.contracts.types import Event
+from flux_common.kafka.errors import PublishRefused
 from flux_common.kafka.publisher import IdempotentPublisher
 from flux_common.kernel.clock import Clock
+from flux_common.kernel.codes import Code
 from flux_common.kernel.ids import progress_id
 from flux_common.observability.tracing import current_traceparent
+from flux_transform.domain.failures import WorkFailed
 from flux_transform.domain.items import Item, Outcome, PlanSummary
 from flux_transform.ports import Failure
 
+MENDABLE = frozenset({str(Code.TOPIC_MISSING)})  # what an operator may put right while the item waits
+
 
 class ProgressReporter:
-    """The `Reporter` of one worker."""
+    """The `Reporter` of one worker. Each call raises `Unavailable` while the broker does not answer."""
 
     def __init__(self, publisher: IdempotentPublisher, worker: str, version: str, clock: Clock) -> None:
         self._publisher = publisher
@@ -107,6 +114,11 @@ class ProgressReporter:
             traceparent=current_traceparent(),
             extensions=extensions,
         )
-        await self._publisher.send(
-            [Outgoing(catalogue.PROGRESS.name, item.run_id, event_id, headers, value, item.agency_id)]
-        )
+        event = Outgoing(catalogue.PROGRESS.name, item.run_id, event_id, headers, value, item.agency_id)
+        try:
+            await self._publisher.send([event])
+        except PublishRefused as problem:
+            if problem.code in MENDABLE:
+                raise
+            message = f"The broker will never take the report {spec.ce_type} ({problem.code})"
+            raise WorkFailed(Code.WORKER_FAILED, message, cause="transform") from problem

@@ -149,9 +149,15 @@ class LocalDestination:
 
     async def _in_thread(self, name: str, data: bytes, act: Writer) -> None:
         try:
-            await asyncio.to_thread(act, self._folder / name, data)
+            await asyncio.to_thread(self._act, name, data, act)
         except OSError as problem:
             raise unavailable(Code.STORE_UNAVAILABLE, problem) from problem
+
+    def _act(self, name: str, data: bytes, act: Writer) -> None:
+        path = self._folder / name
+        if path.parent.resolve() != path.parent:
+            raise WorkFailed(Code.SOURCE_NOT_ALLOWED, "A link inside the run's folder leads elsewhere", cause="policy")
+        act(path, data)
 
     async def get(self, name: str) -> bytes:
         """Return a file's bytes."""

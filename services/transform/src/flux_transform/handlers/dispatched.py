@@ -1,10 +1,53 @@
-"""From the event that travels to the item that is worked."""
+"""From the event that travels to the item that is worked.
+
+An event of a newer checkpoint may have members that this worker does not know. It must not do such an item, but it can
+tell which one it is, so that checkpoint need not wait until the item has been queued too long.
+"""
 
 from __future__ import annotations
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flux_common.contracts.types import AgencyId, Count, Digest, ItemKindName, Positive, Uuid
 from flux_common.contracts.work import Job as JobModel
 from flux_common.contracts.work import WorkDispatched
 from flux_transform.domain.items import Head, IndexName, Item, Job
+
+NO_JOB = Job("", "", "", "")
+
+
+class Identity(BaseModel):
+    """The members that name an item and the end of its chain; all others are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    agency_id: AgencyId
+    run_id: Uuid
+    kind: ItemKindName
+    number: Count
+    term: Positive
+    next_seq: Positive = 1
+    chain_head: Digest | None = None
+
+
+def what_can_be_read(value: bytes | None) -> Item | None:
+    """Return an item that has no job but a name, a term and a chain's end; None if the value does not tell them."""
+    try:
+        found = Identity.model_validate_json(value or b"")
+    except ValidationError:
+        return None
+    return Item(
+        agency_id=found.agency_id,
+        run_id=found.run_id,
+        request_id="",
+        run_attempt=1,
+        kind=found.kind,
+        number=found.number,
+        term=found.term,
+        job=NO_JOB,
+        next_seq=found.next_seq,
+        chain_head=found.chain_head,
+    )
 
 
 def item_of(event: WorkDispatched) -> Item:

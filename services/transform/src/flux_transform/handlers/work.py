@@ -55,6 +55,17 @@ async def work(tools: Tools, item: Item) -> Failure | None:
     return failure
 
 
+async def refuse_unreadable(tools: Tools, item: Item) -> Failure:
+    """Report an item of which only the name is known; it costs no attempt, for another worker may read it.
+
+    Raises:
+        Unavailable: the report could not be sent.
+    """
+    failure = Failure(Code.WORK_UNREADABLE, "infrastructure", True, item.next_seq - 1, item.chain_head)
+    await tools.reporter.failed(item, failure)
+    return failure
+
+
 def _check(tools: Tools, item: Item) -> None:
     """Refuse, before any output, what this worker must not or cannot do."""
     tools.check_not_dropped(item)
