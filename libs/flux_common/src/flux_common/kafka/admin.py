@@ -34,6 +34,7 @@ from flux_common.observability.logging import get_logger
 from flux_common.settings import KafkaSettings
 
 ANSWER_SECONDS: Final = 15.0
+SETTLE_SECONDS: Final = 10.0  # how long a Kafka partition may be without a known leader
 REPLICATION: Final = 3
 
 log = get_logger(__name__)
@@ -64,6 +65,10 @@ class TopicsReport:
     ids: dict[str, str] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)
+
+
+class Unsettled(Unavailable):
+    """A Kafka partition has no leader that the client knows of: just created, or just moved. Asked again for a while."""
 
 
 class Admin:
@@ -144,7 +149,14 @@ class Admin:
         self, call: Callable[[Any], Mapping[T, Future[Any]]], *, missing_ok: bool = False, passed: int | None = None
     ) -> dict[T, Any]:
         """Return the answers by what was asked; what is missing, or fails with `passed`, is left out."""
-        return await asyncio.to_thread(self._ask_now, call, _MISSING if missing_ok else (passed,))
+        deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        while True:
+            try:
+                return await asyncio.to_thread(self._ask_now, call, _MISSING if missing_ok else (passed,))
+            except Unsettled:  # a leader is being elected, or the client has not heard of it yet
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                await asyncio.sleep(0.1)
 
     def _ask_now(self, call: Callable[[Any], Mapping[T, Future[Any]]], passed: tuple[int | None, ...]) -> dict[T, Any]:
         if self._client is None:
@@ -157,9 +169,9 @@ class Admin:
             except KafkaException as problem:
                 error = problem.args[0]
                 if error.code() not in passed:
-                    raise Unavailable(
-                        Code.BROKER_UNAVAILABLE, f"Kafka refused a question ({error.name()})"
-                    ) from problem
+                    refused = Unsettled if error.code() in _SETTLING else Unavailable
+                    message = f"Kafka refused a question ({error.name()})"
+                    raise refused(Code.BROKER_UNAVAILABLE, message) from problem
             except TimeoutError as problem:
                 raise Unavailable(Code.BROKER_UNAVAILABLE, "Kafka did not answer in time") from problem
         return answers
@@ -167,6 +179,7 @@ class Admin:
 
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_SETTLING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 _MISSING: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
