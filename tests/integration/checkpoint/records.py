@@ -121,7 +121,8 @@ def answer(work: dict[str, Any], partitions: list[int]) -> list[Written]:
         case _:
             return [
                 report(
-                    work, catalogue.FINISHED, last_seq=0, result_digest="22" * 32, manifest_uri="file:///b/m.json",
+                    work, catalogue.FINISHED, last_seq=0, result_digest="22" * 32,
+                    manifest_uri=f"file:///b/{work['run_id']}/manifest-{'22' * 32}.json",
                     files=3, rows=8,
                 )
             ]  # fmt: skip

@@ -13,6 +13,8 @@ from flux_common.kernel.positions import TopicPartition
 from .conftest import Bench, planned
 from .records import AGENCY, PLAN, RUN, a_slice, admitted, command, report
 
+MANIFEST = f"file:///b/{RUN}/manifest-{'22' * 32}.json"
+
 
 async def test_a_run_goes_from_admission_to_completion(bench: Bench) -> None:
     """Every hop that checkpoint owns, with the counts and digests that the completion is proof of."""
@@ -40,7 +42,8 @@ async def test_a_run_goes_from_admission_to_completion(bench: Bench) -> None:
         catalogue.PROGRESS.name,
         [
             report(
-                finalize, catalogue.FINISHED, last_seq=0, result_digest="22" * 32, manifest_uri="file:///b/m.json",
+                finalize, catalogue.FINISHED, last_seq=0, result_digest="22" * 32,
+                manifest_uri=MANIFEST,
                 files=3, rows=8,
             )
         ],
@@ -50,7 +53,7 @@ async def test_a_run_goes_from_admission_to_completion(bench: Bench) -> None:
 
     assert completed["counts"] == {"read": 10, "written": 6, "rejected": 4, "bytes_in": 40, "bytes_out": 20}
     assert completed["rejects_by_code"] == {"OBJECT_CORRUPT": 4}
-    assert completed["manifest"] == {"uri": "file:///b/m.json", "sha256": "22" * 32, "files": 3, "rows": 8}
+    assert completed["manifest"] == {"uri": MANIFEST, "sha256": "22" * 32, "files": 3, "rows": 8}
     run = await bench.row("SELECT state, read, terminal_attempt FROM flux.runs")
     assert tuple(run) == ("COMPLETED", 10, 1)
     faults = await bench.row(

@@ -11,7 +11,20 @@ from flux_common.kernel.ids import run_id
 from flux_common.observability import metrics
 
 from .conftest import Bench, planned, to_the_end
-from .records import AGENCY, NOW, PLAN, RUN, Written, a_slice, admitted, planned_report, report, started, whole
+from .records import (
+    AGENCY,
+    NOW,
+    PLAN,
+    RUN,
+    Written,
+    a_slice,
+    admitted,
+    answer,
+    planned_report,
+    report,
+    started,
+    whole,
+)
 
 SYSTEM = "_system"
 
@@ -274,3 +287,20 @@ async def test_facts_are_told_of_what_ended_an_item(bench: Bench) -> None:
     assert (failed["src"]["topic"], failed["src"]["offset"]) == (catalogue.PROGRESS.name, 4)
     assert failed["ts"] > NOW.isoformat()
     assert len(await bench.facts("item.planned")) == 1
+
+
+async def test_a_completion_names_no_file_that_a_worker_chose(bench: Bench) -> None:
+    """A taken-over worker ends a run with a manifest elsewhere: put aside; the next worker's word is the result."""
+    (work,) = await planned(bench, [2])
+    while work["kind"] != "finalize":
+        await bench.reports(*answer(work, [2]))
+        await bench.dispatch()
+        (work,) = await bench.work()
+    uri = f"s3://elsewhere/{RUN}/manifest-{'22' * 32}.json"
+    await bench.reports(report(work, catalogue.FINISHED, last_seq=0, result_digest="22" * 32, manifest_uri=uri))
+    await bench.execute("UPDATE flux.checkpoints SET not_before = now()")
+    await to_the_end(bench, [2])
+    (completed,) = await bench.outbox("flux.run.completed.v1")
+
+    assert await bench.letters() == [(AGENCY, "CHAIN_BROKEN")]
+    assert completed["manifest"]["uri"] == f"file:///b/{RUN}/manifest-{'22' * 32}.json"

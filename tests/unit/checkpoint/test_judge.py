@@ -59,6 +59,10 @@ def backoff(attempt: int) -> timedelta:
     return timedelta(seconds=attempt)
 
 
+def a_finalize_item() -> Item:
+    return replace(an_item(), key=ItemKey("nasa", RUN.run_id, "finalize", 0))
+
+
 def judged(what: Any, *, run: Run | None = None, item: Item | None = None, term: int = 3) -> Verdict:
     return judge(run or a_run(), item or an_item(), a_report(what, term, item), NOW, backoff)
 
@@ -265,3 +269,38 @@ def test_whatever_arrives_the_checkpoint_stays_whole(reports: list[tuple[Any, in
         assert after.term >= item.term
         assert after.state == item.state or after.state in ITEM_MOVES[item.state] | ITEM_MOVES[ItemState.RUNNING]
         item = after
+
+
+FOLDER = f"s3://datasets/nasa/{RUN.run_id}"
+NAMED = f"{FOLDER}/manifest-{'6d' * 32}.json"
+
+
+@pytest.mark.parametrize("destination", ["s3://datasets/nasa", "s3://datasets/nasa/"])
+def test_a_manifest_in_the_runs_folder_under_its_digest_is_applied(destination: str) -> None:
+    """Question 7: the completion will name what the admitted destination and the digest say."""
+    finished = Finished(0, None, b"m" * 32, NAMED, 3, 8)
+    verdict = judged(finished, run=a_run(destination_uri=destination), item=a_finalize_item())
+
+    assert verdict.kind == "effect"
+    assert verdict.finished == finished
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        None,
+        f"s3://elsewhere/{RUN.run_id}/manifest-{'6d' * 32}.json",
+        f"s3://datasets/nasa/{UUID(int=2)}/manifest-{'6d' * 32}.json",
+        f"{FOLDER}/manifest-{'6e' * 32}.json",
+        f"{FOLDER}/../{RUN.run_id}/manifest-{'6d' * 32}.json",
+        f"{NAMED}?version=2",
+    ],
+)
+def test_no_worker_says_where_a_manifest_is(uri: str | None) -> None:
+    """Question 8: whatever a worker names but the file that the admission implies, no completion will ever name."""
+    finished = Finished(0, None, b"m" * 32, uri, 3, 8)
+    verdict = judged(finished, run=a_run(destination_uri="s3://datasets/nasa/"), item=a_finalize_item())
+
+    assert (verdict.kind, verdict.code, verdict.finished) == ("dead_letter", Code.CHAIN_BROKEN, None)
+    assert verdict.item is not None
+    assert (verdict.item.state, verdict.item.term, verdict.item.attempt) == (ItemState.PENDING, 4, 1)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from flux_common.contracts.types import Uri
 from flux_common.kernel.codes import Code
-from flux_transform.adapters.store import Access, OpenStores
+from flux_transform.adapters.store import URI_CHARS_MAX, Access, OpenStores, Prefixes
 from flux_transform.adapters.store_cloud import CloudSource
 from flux_transform.adapters.store_local import LocalSource
-from flux_transform.domain.failures import WorkFailed
+from flux_transform.domain.failures import Rejected, WorkFailed
 from flux_transform.domain.items import Item, Job
+from flux_transform.domain.plan import PlannedObject
 
 RUN = "11111111-1111-5111-8111-111111111111"
 
@@ -21,10 +24,12 @@ def item(source: str, destination: str = "memory://out/") -> Item:
     return Item("nasa", RUN, "r", 1, "plan", 0, 1, Job(source, destination, "text", "research"))
 
 
-def refusal(access: Access, uri: str) -> Code:
-    """Return the code with which a source is refused."""
+def refusal(access: Access, uri: str, destination: str | None = None) -> Code:
+    """Return the code with which a source is refused, or a destination if one is given."""
+    stores = OpenStores(access)
+    act, named = (stores.source, item(uri)) if destination is None else (stores.destination, item(uri, destination))
     with pytest.raises(WorkFailed) as failed:
-        OpenStores(access).source(item(uri))
+        act(named)
     return Code[failed.value.code]
 
 
@@ -71,7 +76,7 @@ def test_a_missing_folder_is_the_inputs_fault(tmp_path: Path) -> None:
 )
 def test_an_agency_stays_below_its_prefixes(uri: str, allowed: bool) -> None:
     """Prefixes end at slashes, and dot segments do not lead out."""
-    access = Access(prefixes={"nasa": ("memory://scans/box-17/",)}, memory=True)
+    access = Access(prefixes_of=lambda _: Prefixes(sources=("memory://scans/box-17/",)), memory=True)
 
     if allowed:
         assert isinstance(OpenStores(access).source(item(uri)), CloudSource)
@@ -96,3 +101,78 @@ def test_a_destination_is_the_runs_own_folder(tmp_path: Path) -> None:
     assert local.uri == f"file://{tmp_path}/out/{RUN}"
     with pytest.raises(WorkFailed):
         stores.destination(item("memory://a/", "file:///elsewhere/"))
+
+
+def test_an_agency_that_is_not_registered_may_use_nothing(tmp_path: Path) -> None:
+    """No prefixes are no licence."""
+    access = Access((tmp_path,), prefixes_of=lambda agency: {"nasa": Prefixes()}.get(agency, Prefixes()), memory=True)
+
+    assert refusal(access, f"file://{tmp_path}/") == Code.SOURCE_NOT_ALLOWED
+    assert refusal(access, "memory://a/", "memory://a/") == Code.SOURCE_NOT_ALLOWED
+    assert refusal(access, "memory://a/", f"file://{tmp_path}/out/") == Code.SOURCE_NOT_ALLOWED
+
+
+def test_sources_and_destinations_have_prefixes_of_their_own(tmp_path: Path) -> None:
+    """What may be read may not be written, nor the other way round."""
+    archives, datasets = f"file://{tmp_path}/archives/", f"file://{tmp_path}/datasets/"
+    (tmp_path / "archives").mkdir()
+    access = Access((tmp_path,), prefixes_of=lambda _: Prefixes((archives,), (datasets,)))
+    stores = OpenStores(access)
+
+    assert isinstance(stores.source(item(archives)), LocalSource)
+    assert stores.destination(item(archives, datasets)).uri == f"{datasets}{RUN}"
+    assert refusal(access, datasets) == Code.SOURCE_NOT_ALLOWED
+    assert refusal(access, archives, archives) == Code.SOURCE_NOT_ALLOWED
+
+
+def test_a_link_into_another_agencys_folder_leads_nowhere(tmp_path: Path) -> None:
+    """Both lie below the root: a folder, and an object, that link from one agency's prefix into another's."""
+    mine, theirs = tmp_path / "nasa", tmp_path / "loc"
+    for folder in (mine, theirs):
+        folder.mkdir()
+    (mine / "link").symlink_to(theirs)
+    prefixes = Prefixes((f"file://{mine}/",), (f"file://{mine}/",))
+    access = Access((tmp_path,), prefixes_of=lambda _: prefixes)
+
+    assert refusal(access, f"file://{mine}/link/") == Code.SOURCE_NOT_ALLOWED
+    assert refusal(access, f"file://{mine}/", f"file://{mine}/link/out/") == Code.SOURCE_NOT_ALLOWED
+
+
+async def test_an_object_that_links_into_another_agencys_folder_is_rejected(tmp_path: Path) -> None:
+    """The root would allow it; the agency's prefix does not."""
+    mine, theirs = tmp_path / "nasa", tmp_path / "loc"
+    for folder in (mine, theirs):
+        folder.mkdir()
+    (theirs / "secret.txt").write_text("secret")
+    (mine / "a.txt").symlink_to(theirs / "secret.txt")
+    access = Access((tmp_path,), prefixes_of=lambda _: Prefixes((f"file://{mine}/",)))
+    source = OpenStores(access).source(item(f"file://{mine}/"))
+    listed = [found async for page in source.list() for found in page]
+
+    with pytest.raises(Rejected) as rejected:
+        await source.fetch(PlannedObject(listed[0].key, listed[0].size, listed[0].etag, "text/plain", 0))
+
+    assert rejected.value.code == Code.SOURCE_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("root", "prefix", "found"),
+    [("a", "a/b", ["a/b"]), ("a/b", "a", ["a/b"]), ("a", "a", ["a"]), ("a", "b", []), ("a", "ab", [])],
+)
+def test_files_lie_where_a_root_and_a_prefix_overlap(tmp_path: Path, root: str, prefix: str, found: list[str]) -> None:
+    """Whichever of them is the narrower one counts."""
+    access = Access((tmp_path / root,))
+
+    assert access.roots([f"file://{tmp_path}/{prefix}/", "s3://bucket/"]) == tuple(tmp_path / each for each in found)
+    assert access.roots(None) == (tmp_path / root,)
+
+
+def test_a_destination_leaves_room_for_the_manifests_uri(tmp_path: Path) -> None:
+    """A run is refused when it is planned, not when all its work is done and the manifest has no legal URI."""
+    access = Access((tmp_path,), memory=True)
+    longest = "memory://a/" + "x" * (URI_CHARS_MAX - len(f"memory://a//{RUN}"))
+
+    uri = OpenStores(access).destination(item("memory://a/", f"{longest}/")).uri
+
+    assert refusal(access, "memory://a/", f"{longest}y/") == Code.SOURCE_NOT_ALLOWED
+    assert TypeAdapter(Uri).validate_python(f"{uri}/manifest-{'a' * 64}.json")

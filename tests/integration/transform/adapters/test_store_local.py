@@ -249,3 +249,21 @@ async def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypa
 
     assert await destination.get("a.bin") == b"alpha"
     assert [path.name for path in (tmp_path / "run").glob("*")] == ["a.bin"]
+
+
+async def test_a_link_planted_inside_a_runs_folder_is_not_written_through(tmp_path: Path) -> None:
+    """The folder's name can be foreseen, so whoever may write beside it could lead the worker's files elsewhere."""
+    run, elsewhere = tmp_path / "out" / RUN, tmp_path / "elsewhere"
+    for folder in (run, elsewhere):
+        folder.mkdir(parents=True)
+    (run / "data").symlink_to(elsewhere)
+    destination = LocalDestination(f"file://{run}", run, (tmp_path,))
+    codes = []
+    for write in (destination.put, destination.replace):
+        with pytest.raises(WorkFailed) as failed:
+            await write("data/README.md", b"x")
+        codes.append(failed.value.code)
+    await destination.put("records/a.json", b"x")
+
+    assert codes == [Code.SOURCE_NOT_ALLOWED] * 2
+    assert list(elsewhere.iterdir()) == []

@@ -94,3 +94,8 @@ def fact_partition(agency_id: str, kafka_partitions: int) -> int:
 def item_name(run: str, kind: ItemKind, number: int) -> str:
     """Return the name of a work item, `run_id/kind/number`."""
     return f"{run}/{kind}/{number}"
+
+
+def manifest_uri(destination_uri: str, run: str, sha256: str) -> str:
+    """Return where a run's manifest with this digest is, below the destination that the run was admitted with."""
+    return f"{destination_uri.rstrip('/')}/{run}/manifest-{sha256}.json"

@@ -37,6 +37,7 @@ def run_of(row: Any) -> Run:
         partitions_made=row["partitions_made"],
         objects_made=row["objects_made"],
         traceparent=row["traceparent"],
+        destination_uri=request.get("destination", {}).get("uri", ""),
     )
 
 

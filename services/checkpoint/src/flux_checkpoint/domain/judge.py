@@ -39,6 +39,7 @@ from flux_checkpoint.domain.model import (
 )
 from flux_checkpoint.domain.states import IN_HAND, TERMINAL, ItemState
 from flux_common.kernel.codes import Code
+from flux_common.kernel.ids import manifest_uri
 
 # Failures that say nothing about the item: another worker may do it, and no attempt is spent.
 FREE_OF_ATTEMPT = frozenset({Code.VERSION_MISMATCH, Code.WORK_UNREADABLE, Code.DROPPED})
@@ -153,9 +154,14 @@ def _finished(run: Run, item: Item, finished: Finished, now: datetime, backoff: 
         return Verdict("effect", item=_done(item, item.chain_head), finished=finished)
     if finished.result_digest is None or item.key.kind == "plan":
         return _contradiction(item, now, backoff)
-    if item.key.kind == "finalize" and finished.manifest_uri is None:
+    if item.key.kind == "finalize" and finished.manifest_uri != _manifest_uri(run, finished.result_digest):
         return _contradiction(item, now, backoff)
     return Verdict("effect", item=_done(item, finished.result_digest), finished=finished)
+
+
+def _manifest_uri(run: Run, digest: bytes) -> str:
+    """A worker says what the manifest holds; where it lies follows from what was admitted, and no worker moves it."""
+    return manifest_uri(run.destination_uri, str(run.key.run_id), digest.hex())
 
 
 def _done(item: Item, result_digest: bytes | None) -> Item:

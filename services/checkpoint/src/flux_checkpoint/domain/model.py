@@ -93,6 +93,7 @@ class Run:
     partitions_made: int = 0
     objects_made: int = 0
     traceparent: str | None = None
+    destination_uri: str = ""  # as admitted
 
 
 @dataclass(frozen=True, slots=True)

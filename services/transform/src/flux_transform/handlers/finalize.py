@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import zstandard
 
 from flux_common.contracts import canonical
-from flux_common.kernel.ids import sha256_hex
+from flux_common.kernel.ids import manifest_uri, sha256_hex
 from flux_transform import together
 from flux_transform.domain.failures import chain_corrupt, plan_mismatch
 from flux_transform.domain.finalize import Coverage, Summary, index_name, manifest_name, manifest_of, summarise
@@ -97,6 +97,6 @@ async def _publish(tools: Tools, destination: Destination, item: Item, data: byt
     """Store the manifest and report it."""
     digest = sha256_hex(data)
     await destination.put(manifest_name(digest), data)
-    uri = f"{destination.uri}/{manifest_name(digest)}"
+    uri = manifest_uri(item.job.destination_uri, item.run_id, digest)
     files, rows = total
     await tools.reporter.finished(item, Outcome(result_digest=digest, manifest_uri=uri, files=files, rows=rows))
