@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from flux_client.events import ReceivedEvent
+from flux_client.events import TERMINAL, ReceivedEvent
 from flux_client.producer import Decision, FluxProducer
 from flux_client.subscriber import FluxSubscriber
 from flux_client.tokens import IssuerKey
@@ -61,6 +61,6 @@ async def ends(
         completions = subscriber.completions()
         while len(found) < len(set(runs)):
             event = await completions.poll()
-            if event is not None and getattr(event.body, "run_id", None) in runs:
+            if event is not None and event.type in TERMINAL and getattr(event.body, "run_id", None) in runs:
                 found[event.body.run_id] = event  # type: ignore[attr-defined]
     return found
