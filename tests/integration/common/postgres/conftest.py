@@ -57,15 +57,21 @@ async def open_as(settings_for: SettingsFor) -> AsyncIterator[OpenAs]:
 
 @dataclass
 class Wire:
-    """A TCP proxy before PostgreSQL that can cut a client off at its COMMIT, before or after it passed."""
+    """A TCP proxy before PostgreSQL that can cut a client off at its COMMIT, or swallow what it says at its release."""
 
     port: int = 0
-    cut: str = "never"  # never, before, after
+    cut: str = "never"  # never, before or after it passed
+    swallow: bool = False  # the next reset of a connection never arrives
+    swallowed: asyncio.Event = field(default_factory=asyncio.Event)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def up(self, reader: asyncio.StreamReader, onward: asyncio.StreamWriter, back: asyncio.StreamWriter) -> None:
         """Pass what the client says; at a COMMIT do as `cut` says."""
         while chunk := await reader.read(65536):
+            if self.swallow and b"RESET ALL" in chunk:
+                self.swallow = False
+                self.swallowed.set()
+                continue
             commit = b"COMMIT" in chunk
             if not (commit and self.cut == "before"):
                 onward.write(chunk)
@@ -274,7 +280,7 @@ async def bench(
 ) -> AsyncIterator[RelayBench]:
     """A bench with its cursor topic; relays still running are cut off in the end."""
     assert {shard_of("nasa"), shard_of("loc")} == {SHARD}
-    await create_topic(CURSORS, 12, cleanup_policy="compact")
+    await create_topic(CURSORS, 5, cleanup_policy="compact")  # shard 0 of checkpoint has the fifth
     made = RelayBench(checkpoint_database, kafka, event)
     yield made
     for task in made.tasks:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from flux_common.kernel.errors import Unavailable
 from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
+from flux_common.postgres import database as room
 from flux_common.postgres.database import Database
 from flux_common.postgres.lanes import PostgresLanes
 
@@ -108,3 +110,33 @@ async def test_a_backend_that_is_killed_at_commit_has_not_committed(
 
     assert taken.next_offset == 0
     assert await admin.fetchval("SELECT sum(effects) FROM flux_checkpoint.ledger") == 1
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_connection_that_is_not_given_back_changes_nothing(
+    settings_for: Any, through: Any, wire: Any, admin: Any, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """The server falls silent after COMMIT: what was committed stands and is no error; the pool goes on without it."""
+    monkeypatch.setattr(room, "RELEASE_SECONDS", 0.3)
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    settings = through(settings_for("flux_checkpoint")).model_copy(update={"pool_max": 1})
+    database = await Database.open(settings, "test")
+
+    async def add(agency: str) -> None:
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO agencies (agency_id, shard) VALUES ($1, 0)", agency)
+
+    wire.swallow = True
+    first = asyncio.create_task(add("nasa"))
+    await wire.swallowed.wait()
+    if cancelled:
+        first.cancel()
+    await add("loc")
+    outcome = await asyncio.gather(first, return_exceptions=True)
+    await database.close(grace=1)
+    gc.collect()
+
+    assert complaints == []
+    assert [type(one) for one in outcome] == [asyncio.CancelledError if cancelled else type(None)]
+    assert await admin.fetchval("SELECT count(*) FROM flux_checkpoint.agencies") == 2

@@ -5,8 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from flux_common.kafka import publisher
 from flux_common.kernel.codes import Code
 from flux_common.postgres.outbox import SQL, insert_outbox, release_parked
+
+
+@pytest.fixture(autouse=True)
+def _no_new_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing topic is missing: nobody waits for metadata of one that was created just now."""
+    monkeypatch.setattr(publisher, "METADATA_LAG_SECONDS", 0.3)
+
 
 PARKED = "SELECT array_agg(convert_from(value, 'UTF8')::int ORDER BY id) FROM outbox_parked"
 CODES = "SELECT array_agg(code ORDER BY id) FROM outbox_parked"

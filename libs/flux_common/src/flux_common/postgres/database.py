@@ -45,7 +45,7 @@ _SQL = Queries.load("flux_common.postgres", "database.sql")
 # Minor releases that carry fixes of row-level security (docs/trust.md).
 VERSION_FLOOR = {15: 150020, 16: 160016, 17: 170012, 18: 180006}
 ACQUIRE_SECONDS = 10.0
-RELEASE_SECONDS: Final = 5.0
+RELEASE_SECONDS = 5.0
 # The list is one text with commas between: a name that held one would be two agencies.
 _AGENCY: Final = re.compile(r"(_system|[a-z0-9][a-z0-9-]{1,62})")
 # What a connection that was lost, or cut off by us, may raise when it is tidied up.
@@ -57,6 +57,7 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
+        self._releasing: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def open(cls, settings: PostgresSettings, application_name: str) -> Database:
@@ -124,8 +125,7 @@ class Database:
                     await _undo(connection, problem)
                     raise
         finally:
-            with suppress(*_TIDYING):  # the transaction is over, whatever becomes of its connection
-                await self._pool.release(connection, timeout=RELEASE_SECONDS)
+            await self._give_back(connection)
 
     async def ping(self) -> None:
         """Make one round trip; raises Unavailable."""
@@ -146,6 +146,22 @@ class Database:
                 raise _overloaded() from problem
             finally:
                 metrics.pool_wait_seconds.observe(loop.time() - begun)
+
+    async def _give_back(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Let the pool have a connection again; the transaction is over, whatever becomes of its connection.
+
+        That goes on by itself when the caller is cancelled: the pool would get nothing back, or complain to nobody.
+        """
+        task = asyncio.ensure_future(self._pool.release(connection, timeout=RELEASE_SECONDS))
+        self._releasing.add(task)
+        task.add_done_callback(self._given_back)
+        with suppress(*_TIDYING):
+            await asyncio.shield(task)
+
+    def _given_back(self, task: asyncio.Future[None]) -> None:
+        self._releasing.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     def _in_use(self) -> int:
         return self._pool.get_size() - self._pool.get_idle_size()
