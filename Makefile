@@ -48,7 +48,7 @@ demo: setup ## Run the main job end to end on real servers, and show what came o
 
 .PHONY: test
 test: setup ## Set up, and pass every test (real Kafka and PostgreSQL; about ten minutes on two cores)
-	$(BIN)/pytest -q $(TESTS)
+	$(BIN)/pytest -q $(or $(TESTS),tests/architecture tests/contracts tests/unit tests/integration tests/e2e)
 
 .PHONY: up
 up: setup ## Start Kafka, PostgreSQL and the four services in the background; write .flux/dev.env

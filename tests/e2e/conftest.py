@@ -11,7 +11,7 @@ import pytest
 from flux_devkit.flux import Flux
 from flux_devkit.installation import SERVICES, Installation
 from flux_devkit.oracle import examine
-from flux_devkit.plugin import PostgresServer
+from flux_devkit.plugin import ROLE_PASSWORD, PostgresServer
 from flux_devkit.servers import Servers
 from flux_devkit.sessions import TestSession
 
@@ -25,6 +25,7 @@ def running_flux(kafka_bootstrap: str, postgres_server: PostgresServer, flux_ses
     traces = {service: {"FLUX_TRACE_FILE": str(folder / f"{service}.spans")} for service in SERVICES}
     installation = Installation(
         Servers(kafka_bootstrap, postgres_server.dsn),
+        role_password=ROLE_PASSWORD,
         keys=folder / "keys",
         folder=folder / "data",
         database=f"e2e_{secrets.token_hex(6)}",

@@ -11,19 +11,18 @@ import pytest
 from flux_common.postgres.database import Database
 from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate
 from flux_common.settings import PostgresSettings
+from flux_devkit.plugin import ROLE_PASSWORD, PostgresServer
 from flux_devkit.plugin import Database as TestDatabase
-from flux_devkit.plugin import PostgresServer
 
 TEMPLATE = "flux_template"
-PASSWORD = "for-tests-only"
 
 
 @pytest.fixture(scope="session")
 def database_template(postgres_server: PostgresServer) -> str:
     """A template with roles and schema."""
     template = postgres_server.create_database(TEMPLATE)
-    asyncio.run(create_roles(template.dsn, dict.fromkeys(LOGIN_ROLES, PASSWORD)))
-    asyncio.run(migrate(template.dsn_as("flux_migrate", PASSWORD)))
+    asyncio.run(create_roles(template.dsn, dict.fromkeys(LOGIN_ROLES, ROLE_PASSWORD)))
+    asyncio.run(migrate(template.dsn_as("flux_migrate", ROLE_PASSWORD)))
     return TEMPLATE
 
 
@@ -31,7 +30,7 @@ def database_template(postgres_server: PostgresServer) -> str:
 def password_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The password of every role, in a private file."""
     path = tmp_path_factory.mktemp("secrets") / "password"
-    path.write_text(PASSWORD)
+    path.write_text(ROLE_PASSWORD)
     path.chmod(0o600)
     return path
 

@@ -30,7 +30,7 @@ from flux_client.verifier import Failure
 from flux_devkit.asking import a_request, texts
 from flux_devkit.flux import Flux, wait_until
 from flux_devkit.installation import Installation
-from flux_devkit.plugin import PostgresServer
+from flux_devkit.plugin import ROLE_PASSWORD, PostgresServer
 from flux_devkit.servers import Servers
 from flux_devkit.sessions import TestSession
 
@@ -101,6 +101,7 @@ def flux_etl(kafka_bootstrap: str, postgres_server: PostgresServer, flux_session
     folder = flux_session.folder / "client-cli"
     installation = Installation(
         Servers(kafka_bootstrap, postgres_server.dsn),
+        role_password=ROLE_PASSWORD,
         keys=folder / "keys",
         folder=folder / "data",
         database=f"cli_{secrets.token_hex(6)}",

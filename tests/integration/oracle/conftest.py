@@ -23,7 +23,7 @@ from flux_devkit.flux import Flux, wait_until
 from flux_devkit.installation import Installation
 from flux_devkit.oracle import Report, Violation, World, examine, gather, judge
 from flux_devkit.oracle.examination import Options, audit_keys_of
-from flux_devkit.plugin import PostgresServer
+from flux_devkit.plugin import ROLE_PASSWORD, PostgresServer
 from flux_devkit.servers import Servers
 from flux_devkit.sessions import TestSession
 
@@ -62,6 +62,7 @@ def rest(kafka_bootstrap: str, postgres_server: PostgresServer, flux_session: Te
     folder = flux_session.folder / "oracle"
     installation = Installation(
         Servers(kafka_bootstrap, postgres_server.dsn),
+        role_password=ROLE_PASSWORD,
         keys=folder / "keys",
         folder=folder / "data",
         database=f"oracle_{secrets.token_hex(6)}",

@@ -40,6 +40,7 @@ class Installation:
     agencies: Sequence[DevelopmentAgency] = EXAMPLE_AGENCIES
     source_roots: Sequence[Path] = ()
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    role_password: str | None = None  # of every role; roles belong to the server, so installations that share one agree
 
     async def prepare(self) -> None:
         """Create roles, schema, topics, registry and keys; what is there stays. Raises FluxError."""
@@ -90,7 +91,7 @@ class Installation:
         path = self.keys / "postgres" / role
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_private(path, secrets.token_urlsafe(24))
+            write_private(path, self.role_password or secrets.token_urlsafe(24))
         return path
 
     def environment(self, service: str) -> dict[str, str]:

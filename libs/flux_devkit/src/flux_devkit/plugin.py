@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from flux_devkit.sessions import TestSession
 
 
+# Roles belong to the whole server, so all that share the session's server use one password for them.
+ROLE_PASSWORD = "for-tests-only"
+
+
 @dataclass(frozen=True)
 class PostgresServer:
     """The session's PostgreSQL: the superuser's DSN, and databases on it."""
