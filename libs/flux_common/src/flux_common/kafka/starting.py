@@ -18,6 +18,7 @@ from flux_common.observability.logging import get_logger
 log = get_logger(__name__)
 
 CLOSE_SECONDS: Final = 10.0
+CUT_OFF_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 1.0
 
 
@@ -40,12 +41,32 @@ async def started(
 
 
 async def stopped(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, in order if the broker answers in time."""
+    """Stop a consumer, in order if the broker answers in time.
+
+    It has a task of its own: the client cancels its fetches and awaits them, and with a dead broker that cancels whoever
+    called it. Only a cancellation of the caller's own leaves this function.
+    """
+    stop = asyncio.ensure_future(consumer.stop())
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await consumer.stop()
-    except (KafkaError, TimeoutError) as problem:
-        log.warning("consumer did not stop in order", error=type(problem).__name__)
+        await asyncio.wait({stop}, timeout=CLOSE_SECONDS)
+        problem = _problem(stop)
+        if problem is not None:
+            log.warning("consumer did not stop in order", error=type(problem).__name__)
+            await asyncio.wait({asyncio.ensure_future(consumer._client.close())}, timeout=CUT_OFF_SECONDS)
+    finally:
+        stop.cancel()
+
+
+def _problem(stop: asyncio.Future[None]) -> BaseException | None:
+    """Return why a stop is not done or failed; raises what is no outage."""
+    if not stop.done():
+        return TimeoutError()
+    if stop.cancelled():
+        return asyncio.CancelledError()
+    problem = stop.exception()
+    if problem is not None and not isinstance(problem, KafkaError):
+        raise problem
+    return problem
 
 
 async def unless(stopping: asyncio.Event, doing: Coroutine[Any, Any, None]) -> bool:
