@@ -32,6 +32,7 @@ from flux_common.kernel.signals import Signal
 from flux_common.postgres.database import Database
 from flux_common.postgres.lanes import PostgresLanes
 from flux_common.postgres.queries import Queries
+from flux_common.postgres.sqlstates import Contended
 from flux_devkit.plugin import Database as TestDatabase
 
 from .records import AGENCY, NOW, Written, admitted, answer
@@ -206,9 +207,15 @@ class Bench:
             return [tuple(row) for row in await connection.fetch(sql, *args)]
 
     async def execute(self, sql: str, *args: Any) -> None:
-        """Change what checkpoint's role may change."""
-        async with self.database.transaction(AGENCIES) as connection:
-            await connection.execute(sql, *args)
+        """Change what checkpoint's role may change; a test's statement takes locks in no order, so it may have to wait."""
+        for _ in range(20):
+            try:
+                async with self.database.transaction(AGENCIES) as connection:
+                    await connection.execute(sql, *args)
+                return
+            except Contended:
+                await asyncio.sleep(0.05)
+        raise AssertionError(f"always contended: {sql}")
 
     async def tamper(self, sql: str, *args: Any) -> None:
         """Change what only a superuser may change."""
