@@ -97,26 +97,34 @@ def _tools(
 
 
 async def run_worker(service: Service[TransformSettings], worker: Worker, consumer: WorkConsumer) -> None:
-    """Work until the service stops; then let items end their slice and answer before the group is left."""
+    """Work until the service stops; then let items end their slice and answer before the group is left.
+
+    A broker that does not answer holds neither up: it ends the membership by itself, and delivers the items again.
+    """
     leave = asyncio.Event()
     consuming = asyncio.create_task(consumer.run(leave))
     stopping = asyncio.create_task(service.stopping.wait())
     try:
         while not (stopping.done() or consuming.done() or worker.failure):
             await asyncio.wait({consuming, stopping}, timeout=WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        await worker.stop(_items_grace_s(service))
+        items_s, leave_s = grace_of(service.settings.ops.drain_grace_ms / 1000)
+        await worker.stop(items_s)
         leave.set()
-        await consuming
+        await asyncio.wait({consuming}, timeout=leave_s)
+        if consuming.done():
+            consuming.result()
+        else:
+            log.warning("the group is not left in order: the broker does not answer")
     finally:
         await together.stop([stopping, consuming])
     if worker.failure is not None:
         raise worker.failure
 
 
-def _items_grace_s(service: Service[TransformSettings]) -> float:
-    """Return the seconds that items have to end their slices, out of those that the process has to end."""
-    grace_s = service.settings.ops.drain_grace_ms / 1000
-    return max(grace_s - LEAVE_SECONDS, grace_s / 2)
+def grace_of(seconds: float) -> tuple[float, float]:
+    """Return how long items have to end their slices, and how long the group has to be left; a tenth is spare."""
+    items_s = max(seconds - LEAVE_SECONDS, seconds / 2)
+    return items_s, (seconds - items_s) * 0.9
 
 
 async def watch(service: Service[TransformSettings], heard: HeardFences, consumer: WorkConsumer) -> None:

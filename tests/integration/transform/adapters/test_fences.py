@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
+import pytest
+from aiokafka import AIOKafkaProducer
+
 from flux_common.contracts import catalogue
 from flux_common.contracts.envelope import Outgoing, body_bytes
 from flux_common.contracts.work import WorkFenced
@@ -12,6 +15,7 @@ from flux_common.kafka.admin import create_topics
 from flux_common.kafka.publisher import IdempotentPublisher
 from flux_common.kernel.positions import Received, TopicPartition
 from flux_common.settings import KafkaSettings
+from flux_transform.adapters import fences
 from flux_transform.adapters.fences import HeardFences
 from flux_transform.domain.items import Item, Job
 
@@ -88,3 +92,33 @@ async def test_what_is_on_the_topic_is_known_before_ready_and_what_follows_is_he
     await publisher.close()
 
     assert before
+
+
+async def test_who_waits_for_the_end_of_the_topic_stops_though_it_never_comes(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    """A transaction that is open at the end keeps the fences from being known, and nobody from stopping."""
+    settings = KafkaSettings(bootstrap=kafka_bootstrap, topic_prefix=topic_prefix)
+    await create_topics(settings, [], development=True)
+    writer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap, transactional_id=settings.topic("fences"))
+    await writer.start()
+    await writer.begin_transaction()
+    await writer.send_and_wait(settings.topic(catalogue.FENCES.name), a_fence(run_attempt_min=2), key=b"k")
+    known, stopping = HeardFences(), asyncio.Event()
+    following = asyncio.create_task(known.follow(settings, stopping))
+    await asyncio.sleep(1.0)
+    stopping.set()
+    async with asyncio.timeout(15):
+        await following
+    await writer.abort_transaction()
+    await writer.stop()
+
+    assert not known.ready.is_set()
+
+
+def test_the_fences_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest heard are forgotten; checkpoint fences the reports of such items itself."""
+    monkeypatch.setattr(fences, "REMEMBERED_MAX", 2)
+    known = heard(*(a_fence(kind="extract", number=number, term_min=2) for number in range(3)))
+
+    assert [known.fenced(an_item(number=number)) for number in range(3)] == [False, True, True]

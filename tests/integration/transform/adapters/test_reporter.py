@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import pytest
+
 from flux_common.contracts import catalogue, progress
 from flux_common.contracts.envelope import read_body, read_envelope
 from flux_common.kafka.admin import create_topics
 from flux_common.kafka.follow import TopicFollower
 from flux_common.kafka.publisher import IdempotentPublisher
 from flux_common.kernel.clock import SystemClock
+from flux_common.kernel.errors import Unavailable
 from flux_common.kernel.ids import murmur2, progress_id
 from flux_common.kernel.positions import Received
 from flux_common.settings import KafkaSettings
 from flux_transform.adapters.reporter import ProgressReporter
+from flux_transform.domain.failures import WorkFailed
 from flux_transform.domain.items import Item, Job, Outcome, PlanSummary
 from flux_transform.ports import Failure
 
@@ -76,3 +80,22 @@ async def test_bodies_are_read_by_their_models(kafka_bootstrap: str, topic_prefi
     assert beats == [1, 2]
     assert (finished.last_seq, finished.head) == (5, HEAD)
     assert (failed.code, failed.cause, failed.transient) == ("SOURCE_UNAVAILABLE", "infrastructure", True)
+
+
+async def test_a_report_that_the_broker_will_never_take_is_the_items_failure(
+    kafka_bootstrap: str, topic_prefix: str
+) -> None:
+    """To wait would be to wait for ever; but for a missing topic an item waits, and other reports are taken."""
+    settings = KafkaSettings(bootstrap=kafka_bootstrap, topic_prefix=topic_prefix, request_timeout_ms=2000)
+    publisher = IdempotentPublisher(settings)
+    reporter = ProgressReporter(publisher, "worker-1", "v1", SystemClock())
+    with pytest.raises(Unavailable) as missing:
+        await reporter.started(ITEM)
+    await create_topics(settings, [], development=True)
+    with pytest.raises(WorkFailed) as failed:
+        await reporter.sliced(ITEM, 1, b"x" * 3_000_000)
+    await reporter.failed(ITEM, Failure(failed.value.code, failed.value.cause, failed.value.transient))
+    await publisher.close()
+
+    assert not isinstance(missing.value, WorkFailed)
+    assert (failed.value.code, failed.value.cause, failed.value.transient) == ("WORKER_FAILED", "transform", False)

@@ -1,0 +1,504 @@
+"""Transform on a real Kafka, as members of one group and as a process: churn, kills, outages, drains, and what it waits for.
+
+The hand of checkpoint here dispatches items and reads reports back; what it holds against each other is what it
+dispatched, what was answered, and what the group has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import TopicPartition as BrokerPartition
+from confluent_kafka.admin import AdminClient
+
+from flux_client.development import DevelopmentAgency, write_development_registry
+from flux_common.contracts import catalogue
+from flux_common.contracts.envelope import body_bytes
+from flux_common.contracts.work import WorkFenced
+from flux_common.kafka import create_topics, producing
+from flux_common.kafka import publisher as publishing
+from flux_common.kafka.publisher import IdempotentPublisher
+from flux_common.kafka.work import WorkConsumer
+from flux_common.kernel.clock import SystemClock
+from flux_common.kernel.ids import run_id
+from flux_common.settings import KafkaSettings
+from flux_devkit.services import Service, ServiceOptions
+from flux_transform.adapters.fences import HeardFences
+from flux_transform.adapters.reporter import ProgressReporter
+from flux_transform.domain.items import Item, Job
+from flux_transform.domain.records import SliceWork
+from flux_transform.handlers import worker as module
+from flux_transform.handlers.worker import Drops, Worker
+from flux_transform.ports import SliceTask
+
+AGENCY = "national-archives"
+GROUP = "flux-transform-work"
+ENDS = {"planned", "finished", "failed"}
+Place = tuple[int, int]
+
+
+class NoWorkers:
+    """Workers that nobody may call: plan items need none."""
+
+    async def work(self, task: SliceTask) -> SliceWork:
+        """Refuse."""
+        raise AssertionError("no decoder should run")
+
+
+@dataclass
+class Desk:
+    """Checkpoint's hand: dispatches, fences, reads reports and committed offsets."""
+
+    kafka: KafkaSettings
+    producer: AIOKafkaProducer
+    reader: AIOKafkaConsumer
+    travel: Callable[[Item], Any]
+    places: dict[Place, Item] = field(default_factory=dict)
+    reports: list[tuple[str, Any, str]] = field(default_factory=list)
+
+    async def dispatch(self, item: Item) -> None:
+        """Write a work item, and note its place."""
+        value, headers = self.travel(item)
+        topic, key = self.kafka.topic(catalogue.WORK.name), f"{item.name}/{item.term}".encode()
+        sent = await self.producer.send_and_wait(topic, value, key=key, headers=headers)
+        self.places[(sent.partition, sent.offset)] = item
+
+    async def read(self) -> None:
+        """Take in all reports there are."""
+        tps = self.reader.assignment()
+        ends = await self.reader.end_offsets(tps)
+        while any([await self.reader.position(tp) < ends[tp] for tp in tps]):
+            for records in (await self.reader.getmany(timeout_ms=100)).values():
+                for record in records:
+                    headers = dict(record.headers)
+                    kind = headers["ce_type"].decode().split(".")[2]
+                    self.reports.append((kind, json.loads(record.value), headers["ce_id"].decode()))
+
+    async def until(self, holds: Callable[[], Any], seconds: float = 60) -> None:
+        """Read reports until something holds."""
+        async with asyncio.timeout(seconds):
+            while not holds():
+                await self.read()
+                await asyncio.sleep(0.02)
+
+    def ends(self) -> dict[str, set[tuple[str, str | None]]]:
+        """Return what was said last of each item and term: kinds and codes."""
+        found: dict[str, set[tuple[str, str | None]]] = {}
+        for kind, body, _ in self.reports:
+            if kind in ENDS:
+                name = f"{body['run_id']}/{body['kind']}/{body['number']}/{body['term']}"
+                found.setdefault(name, set()).add((kind, body.get("code")))
+        return found
+
+    def end(self, item: Item) -> set[tuple[str, str | None]]:
+        """Return what was said last of one item."""
+        return self.ends().get(f"{item.name}/{item.term}", set())
+
+    def unanswered(self) -> set[Place]:
+        """Return the places of dispatched items that nobody answered yet."""
+        answered = self.ends()
+        return {place for place, item in self.places.items() if f"{item.name}/{item.term}" not in answered}
+
+    async def committed(self) -> dict[int, int]:
+        """Return the group's committed offset of each Kafka partition that has one."""
+        topic, group = self.kafka.topic(catalogue.WORK.name), self.kafka.topic(GROUP)
+        asking = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, group_id=group, enable_auto_commit=False)
+        await asking.start()
+        try:
+            asking.assign([BrokerPartition(topic, n) for n in range(catalogue.WORK.kafka_partitions)])
+            found = {tp.partition: await asking.committed(tp) for tp in asking.assignment()}
+        finally:
+            await asking.stop()
+        return {n: offset for n, offset in found.items() if offset is not None}
+
+    async def committed_unanswered(self) -> set[Place]:
+        """Return what would be lost: places below the committed offset that have no answer (asked in this order)."""
+        committed = await self.committed()
+        await self.read()
+        return {place for place in self.unanswered() if place[1] < committed.get(place[0], 0)}
+
+    async def members(self) -> int:
+        """Return how many members the group has."""
+        client = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
+        group = self.kafka.topic(GROUP)
+        asked = client.describe_consumer_groups([group])[group]
+        return len((await asyncio.to_thread(asked.result, 10)).members)
+
+
+OpenDesk = Callable[..., Any]
+
+
+@pytest.fixture
+def desk(topic_prefix: str, travel: Callable[[Item], Any]) -> OpenDesk:
+    """Return what opens a desk on a Kafka, with all topics."""
+
+    @asynccontextmanager
+    async def opened(bootstrap: str, **more: Any) -> AsyncIterator[Desk]:
+        settings = KafkaSettings(bootstrap=bootstrap, topic_prefix=topic_prefix, **more)
+        await create_topics(settings, [], development=True)
+        topic = settings.topic(catalogue.PROGRESS.name)
+        async with (
+            AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer,
+            AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as reader,
+        ):
+            tps = [BrokerPartition(topic, n) for n in range(catalogue.PROGRESS.kafka_partitions)]
+            reader.assign(tps)
+            await reader.seek_to_beginning(*tps)
+            yield Desk(settings, producer, reader, travel)
+
+    return opened
+
+
+def job_of(folder: Path, texts: int = 1) -> Job:
+    """Write an archive of texts, and return the job that makes it a dataset."""
+    (folder / "in").mkdir(parents=True)
+    for n in range(texts):
+        (folder / "in" / f"{n:05d}.txt").write_text(f"Text number {n} of this archive.\n")
+    return Job(
+        f"file://{folder}/in/", f"file://{folder}/out/", "text", "research", partition_objects_max=100_000
+    )  # fmt: skip
+
+
+def plan_of(name: str, job: Job, agency: str = AGENCY) -> Item:
+    """Return the plan item of a run."""
+    return Item(agency, str(run_id(agency, name)), name, 1, "plan", 0, 1, job)
+
+
+@dataclass
+class Member:
+    """A worker and its consumer, in this process."""
+
+    worker: Worker
+    consumer: WorkConsumer
+    running: asyncio.Task[None]
+    leave: asyncio.Event
+
+    async def stop(self) -> None:
+        """Stop as the service does: items first, then the group."""
+        await self.worker.stop(10)
+        self.leave.set()
+        await self.running
+
+
+@pytest.fixture
+def join(tmp_path: Path, make_driver: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what runs a member of the group inside a block."""
+
+    @asynccontextmanager
+    async def joined(settings: KafkaSettings, job: Job) -> AsyncIterator[Member]:
+        publisher, heard, clock = IdempotentPublisher(settings), HeardFences(), SystemClock()
+        heard.ready.set()
+        drops = Drops(heard.fenced)
+        tools = make_driver(NoWorkers(), job, [tmp_path]).tools
+        tools = replace(tools, reporter=ProgressReporter(publisher, "worker", tools.version, clock))
+
+        async def commit(offsets: Any) -> bool:
+            return await consumer.commit(offsets)
+
+        worker = Worker(tools, drops, places=2, ready=heard.ready, commit=commit, clock=clock)
+        consumer = WorkConsumer(settings, group=GROUP, topic=catalogue.WORK.name, listener=worker, clock=clock)
+        leave = asyncio.Event()
+        member = Member(worker, consumer, asyncio.create_task(consumer.run(leave)), leave)
+        try:
+            yield member
+        finally:
+            await member.stop()
+            await publisher.close()
+
+    return joined
+
+
+@pytest.mark.slow
+async def test_workers_that_come_and_go_lose_no_item(
+    kafka_bootstrap: str, desk: OpenDesk, join: Any, tmp_path: Path
+) -> None:
+    """Over four rebalances 200 items are answered, and at no moment is one committed that was not."""
+    job = job_of(tmp_path)
+    async with desk(kafka_bootstrap, session_timeout_ms=6000) as at:
+
+        async def dispatch() -> None:
+            for n in range(200):
+                await at.dispatch(plan_of(f"r{n}", job))
+                await asyncio.sleep(0.01)
+
+        async def answered(share: int) -> None:
+            await at.until(lambda: len(at.ends()) >= share)
+            lost.append(await at.committed_unanswered())
+
+        lost: list[set[Place]] = []
+        dispatching = asyncio.create_task(dispatch())
+        async with join(at.kafka, job) as first:
+            await answered(20)
+            async with join(at.kafka, job) as second:
+                await answered(60)
+                await first.stop()
+                await answered(100)
+                async with join(at.kafka, job):
+                    await answered(140)
+                    await second.stop()
+                    await dispatching
+                    await at.until(lambda: not at.unanswered())
+            failures = [member.worker.failure for member in (first, second)]
+        committed = await at.committed()
+
+    assert lost == [set()] * 4
+    assert failures == [None, None]
+    assert set().union(*at.ends().values()) <= {("planned", None), ("failed", "DROPPED")}
+    assert committed == {n: max(o for p, o in at.places if p == n) + 1 for n in {p for p, _ in at.places}}
+
+
+@pytest.mark.slow
+async def test_a_broker_that_is_killed_while_reports_are_sent_loses_none(
+    fresh_kafka: Any, desk: OpenDesk, join: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL and a start: the items wait, each is answered under one event id, and all are committed."""
+    monkeypatch.setattr(publishing, "SEND_SECONDS", 1.0)
+    monkeypatch.setattr(producing, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.2)
+    job, broker = job_of(tmp_path), await asyncio.to_thread(fresh_kafka)
+    async with (
+        desk(broker.bootstrap, session_timeout_ms=3000, request_timeout_ms=3000, metadata_max_age_ms=1000) as at,
+        join(at.kafka, job) as member,
+    ):
+        for n in range(60):
+            await at.dispatch(plan_of(f"r{n}", job))
+        await at.until(lambda: len(at.ends()) >= 5)
+        await asyncio.to_thread(broker.kill)
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(broker.start)
+        await at.until(lambda: not at.unanswered())
+        async with asyncio.timeout(30):
+            while sum((await at.committed()).values()) < 60:  # noqa: ASYNC110 (the broker has no event for it)
+                await asyncio.sleep(0.2)
+        failure = member.worker.failure
+
+    ids = {(body["run_id"], event_id) for kind, body, event_id in at.reports if kind == "planned"}
+    assert failure is None
+    assert len(ids) == 60
+    assert set().union(*at.ends().values()) == {("planned", None)}
+
+
+StartService = Callable[..., Any]
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> StartService:
+    """Return what runs the service as a process inside a block."""
+
+    @asynccontextmanager
+    async def run(at: Desk, *, wait: bool = True, **variables: str) -> AsyncIterator[Service]:
+        env = {
+            "FLUX_KAFKA_BOOTSTRAP": at.kafka.bootstrap,
+            "FLUX_KAFKA_SESSION_TIMEOUT_MS": "1500",
+            "FLUX_TOPIC_PREFIX": at.kafka.topic_prefix,
+            "FLUX_STORE_FILE_ROOTS": str(tmp_path),
+            "FLUX_WORK_PROCESSES": "2",
+        } | variables
+        service = Service(ServiceOptions("transform", "flux_transform", env), tmp_path)
+        try:
+            await asyncio.to_thread(service.start if wait else service.begin)
+            yield service
+        finally:
+            await asyncio.to_thread(service.stop)
+
+    return run
+
+
+def extract_of(at: Desk, planned: Item) -> Item:
+    """Return the extract item of a planned run's only partition."""
+    body = next(body for kind, body, _ in at.reports if kind == "planned" and body["run_id"] == planned.run_id)
+    return replace(
+        planned, kind="extract", transform_version=body["transform_version"], plan_digest=body["plan_digest"],
+        count=body["objects"], chain_head=body["plan_digest"],
+    )  # fmt: skip
+
+
+async def plan_and_dispatch(at: Desk, job: Job, count: int) -> list[Item]:
+    """Plan runs and dispatch their extract items."""
+    plans = [plan_of(f"long-{n}", job) for n in range(count)]
+    for plan in plans:
+        await at.dispatch(plan)
+    await at.until(lambda: all(at.end(plan) for plan in plans))
+    items = [extract_of(at, plan) for plan in plans]
+    for item in items:
+        await at.dispatch(item)
+    return items
+
+
+def sliced(at: Desk, item: Item) -> list[int]:
+    """Return the seqs that were reported for an item, in order."""
+    return [b["seq"] for kind, b, _ in at.reports if kind == "sliced" and b["run_id"] == item.run_id]
+
+
+async def test_sigterm_ends_slices_says_dropped_leaves_the_group_and_exits_0(
+    kafka_bootstrap: str, desk: OpenDesk, process: StartService, tmp_path: Path
+) -> None:
+    """What was begun has one last report with its last slice, and is committed; what waited is neither."""
+    job = job_of(tmp_path, texts=2000)
+    async with desk(kafka_bootstrap) as at:
+        async with process(at, FLUX_WORK_ITEMS_AT_ONCE="2") as service:
+            items = await plan_and_dispatch(at, job, 4)
+            await at.until(lambda: sum(bool(sliced(at, item)) for item in items) >= 2)
+            status = await asyncio.to_thread(service.stop)
+        members = await at.members()
+        lost = await at.committed_unanswered()
+        committed = sum((await at.committed()).values())
+        log = (tmp_path / "transform.log").read_text()
+
+    begun = [item for item in items if sliced(at, item)]
+    ends = {body["run_id"]: body for kind, body, _ in at.reports if kind == "failed"}
+    assert (status, members, lost) == (0, 0, set())
+    assert [at.end(item) for item in begun] == [{("failed", "DROPPED")}] * 2
+    assert [ends[item.run_id]["last_seq"] for item in begun] == [max(sliced(at, item)) for item in begun]
+    assert [at.end(item) for item in items if item not in begun] == [set()] * 2
+    assert committed == 4 + 2
+    lines = [line for line in map(json.loads, log.splitlines()) if line["event"] == "item answered"]
+    assert Counter(line["code"] for line in lines) == {None: 4, "DROPPED": 2}
+    assert all(line["duration_ms"] >= 0 and line["run_id"] and line["trace_id"] for line in lines)
+
+
+@pytest.mark.slow
+async def test_a_killed_workers_items_are_delivered_again(
+    kafka_bootstrap: str, desk: OpenDesk, process: StartService, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of two items: a new worker does them from their cursor, and every record is the same."""
+    job = job_of(tmp_path, texts=350)
+    async with desk(kafka_bootstrap) as at, process(at, FLUX_WORK_ITEMS_AT_ONCE="2") as service:
+        items = await plan_and_dispatch(at, job, 3)
+        await at.until(lambda: any(sliced(at, item) for item in items))
+        await asyncio.to_thread(service.kill)
+        lost = await at.committed_unanswered()
+        again = at.unanswered()
+        await asyncio.to_thread(service.start)
+        await at.until(lambda: not at.unanswered())
+        await at.until(lambda: all(at.end(item) for item in items))
+
+    records = [(b["run_id"], b["seq"], json.dumps(b)) for kind, b, _ in at.reports if kind == "sliced"]
+    assert lost == set()
+    assert again
+    assert [at.end(item) for item in items] == [{("finished", None)}] * 3
+    assert {seq for _, seq, _ in records} == set(range(1, 7))
+    assert len(set(records)) == 3 * 6
+
+
+@pytest.mark.slow
+async def test_a_process_that_is_told_to_stop_while_the_broker_is_dead_ends_in_order(
+    fresh_kafka: Any, desk: OpenDesk, process: StartService, tmp_path: Path
+) -> None:
+    """Its reports are never acknowledged; it gives them up inside its grace and exits 0, with nothing committed."""
+    job, broker = job_of(tmp_path, texts=3000), await asyncio.to_thread(fresh_kafka)
+    async with desk(broker.bootstrap) as at:
+        async with process(at, FLUX_OPS_DRAIN_GRACE_MS="2000") as service:
+            await plan_and_dispatch(at, job, 2)
+            await at.until(lambda: any(kind == "sliced" for kind, _, _ in at.reports))
+            await asyncio.to_thread(broker.kill)
+            status = await asyncio.to_thread(service.stop)
+            log = service.log.read_text()
+        await asyncio.to_thread(broker.start)
+        lost = await at.committed_unanswered()
+
+    assert status == 0
+    assert "items given up" in log
+    assert lost == set()
+
+
+async def test_it_is_not_ready_and_takes_nothing_before_the_fences_are_known(
+    kafka_bootstrap: str, desk: OpenDesk, process: StartService, tmp_path: Path
+) -> None:
+    """A fence in a transaction that is still open is waited for; then its item is dropped and never begun."""
+    job = job_of(tmp_path)
+    fenced, free = plan_of("fenced", job), plan_of("free", job)
+    async with desk(kafka_bootstrap) as at:
+        fence = WorkFenced(agency_id=AGENCY, run_id=fenced.run_id, kind="plan", number=0, term_min=2)
+        writer = AIOKafkaProducer(
+            bootstrap_servers=kafka_bootstrap, transactional_id=at.kafka.topic("fences"), transaction_timeout_ms=60_000
+        )  # fmt: skip
+        await writer.start()
+        await writer.begin_transaction()
+        await writer.send_and_wait(at.kafka.topic(catalogue.FENCES.name), body_bytes(fence), key=b"k")
+        async with process(at, wait=False) as service:
+            await at.dispatch(fenced)
+            await at.dispatch(free)
+            before = await _said_when_joined(service)
+            await at.read()
+            told_before = list(at.reports)
+            await writer.commit_transaction()
+            await writer.stop()
+            await asyncio.to_thread(service.wait_ready)
+            await at.until(lambda: not at.unanswered())
+
+    assert before == {"fences": "not read to their end yet"}
+    assert told_before == []
+    assert at.end(fenced) == {("failed", "DROPPED")}
+    assert at.end(free) == {("planned", None)}
+    assert [body["run_id"] for kind, body, _ in at.reports if kind == "started"] == [free.run_id]
+
+
+async def _said_when_joined(service: Service) -> dict[str, str]:
+    """Return why `/readyz` says no, once it is not for the group or for being put together."""
+
+    def ask() -> dict[str, str]:
+        try:
+            urllib.request.urlopen(service.url("/readyz"), timeout=2)
+        except urllib.error.HTTPError as answer:
+            found: dict[str, str] = json.loads(answer.read())["why"]
+            return found
+        except OSError:
+            return {"port": "not open yet"}
+        return {}
+
+    async with asyncio.timeout(40):
+        while not set(why := await asyncio.to_thread(ask)) <= {"fences"}:  # noqa: ASYNC110 (a probe is asked)
+            await asyncio.sleep(0.05)
+    return why
+
+
+async def test_an_agency_is_bound_to_its_own_places_in_the_worker_too(
+    kafka_bootstrap: str, desk: OpenDesk, process: StartService, tmp_path: Path
+) -> None:
+    """All lie below the file roots; the registry says whose is whose, also when it is changed while the worker runs."""
+    nasa, loc = DevelopmentAgency("nasa", "NASA"), DevelopmentAgency("loc", "Library")
+    jobs = {}
+    for agency in ("nasa", "loc"):
+        job = job_of(tmp_path / agency)
+        jobs[agency] = replace(
+            job,
+            source_uri=f"{(tmp_path / 'archives' / agency).as_uri()}/",
+            destination_uri=f"{(tmp_path / 'datasets' / agency).as_uri()}/",
+        )
+        (tmp_path / agency / "in").rename(_made(tmp_path / "archives") / agency)
+    registry = write_development_registry(tmp_path / "keys", (nasa,))
+    own = plan_of("own", jobs["nasa"], "nasa")
+    foreign_source = plan_of("source", replace(jobs["nasa"], source_uri=jobs["loc"].source_uri), "nasa")
+    foreign_destination = plan_of("out", replace(jobs["nasa"], destination_uri=jobs["loc"].destination_uri), "nasa")
+    early, late = plan_of("early", jobs["loc"], "loc"), plan_of("late", jobs["loc"], "loc")
+    variables = {"FLUX_AGENCIES_FILE": str(registry), "FLUX_AGENCIES_REFRESH_MS": "100"}
+    async with desk(kafka_bootstrap) as at, process(at, **variables) as service:
+        for item in (own, foreign_source, foreign_destination, early):
+            await at.dispatch(item)
+        await at.until(lambda: not at.unanswered())
+        write_development_registry(tmp_path / "keys", (nasa, loc))
+        await at.until(lambda: "agency registry reloaded" in service.log.read_text())
+        await at.dispatch(late)
+        await at.until(lambda: not at.unanswered())
+
+    refused = {("failed", "SOURCE_NOT_ALLOWED")}
+    assert at.end(own) == at.end(late) == {("planned", None)}
+    assert [at.end(item) for item in (foreign_source, foreign_destination, early)] == [refused] * 3
+    assert not (tmp_path / "datasets" / "loc" / foreign_destination.run_id).exists()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
