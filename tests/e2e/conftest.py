@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -41,14 +40,3 @@ def flux(running_flux: Flux) -> Iterator[Flux]:
     """The installation; when a module's tests are done, the oracle reads everything that was ever done on it."""
     yield running_flux
     examine(running_flux.installation, settled=True, quiescent=True).assert_clean()
-
-
-@pytest.fixture(scope="session")
-def corpora() -> Path:
-    """The sample archives beside the checkout, or a skip that says so."""
-    import os
-
-    root = Path(os.environ.get("FLUX_CORPORA", "../shared/data"))
-    if not (root / "samples").is_dir():
-        pytest.skip(f"no corpora at {root} (FLUX_CORPORA)")
-    return root

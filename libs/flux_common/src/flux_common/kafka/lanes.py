@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -41,6 +40,7 @@ from flux_common.kernel.clock import Clock, millis
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
 from flux_common.kernel.positions import Lane, TopicPartition
+from flux_common.kernel.signals import pause
 from flux_common.observability.logging import get_logger
 from flux_common.settings import KafkaSettings
 
@@ -155,8 +155,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._on_tick()
             self._look_at_ignored()
             self._figures.measure(self._owned.values())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), 1.0)
+            await pause(stopping, 1.0)
         self._ended.set()
 
     async def _close(self) -> None:

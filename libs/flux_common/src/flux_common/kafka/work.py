@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -26,6 +25,7 @@ from flux_common.kafka.records import received
 from flux_common.kafka.starting import started, stopped
 from flux_common.kernel.clock import Clock
 from flux_common.kernel.positions import Received, TopicPartition
+from flux_common.kernel.signals import pause
 from flux_common.observability.logging import get_logger
 from flux_common.settings import KafkaSettings
 
@@ -95,8 +95,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     or self._clock.monotonic() - self._polled < self._settings.max_poll_interval_ms / 1000
                 ):
                     self._on_tick()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), 0.5)
+                await pause(stopping, 0.5)
             if self._failure is not None:
                 raise self._failure
             if poll.done():

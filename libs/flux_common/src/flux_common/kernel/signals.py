@@ -1,4 +1,4 @@
-"""A signal inside one process: whoever subscribed is woken, each on an event of its own that it alone clears."""
+"""Signals inside one process: whoever subscribed is woken, each on an event of its own that it alone clears."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ class Signal:
         """Wake every subscriber."""
         for event in self._subscribers:
             event.set()
+
+
+async def pause(stopping: asyncio.Event, seconds: float) -> bool:
+    """Wait `seconds`, or less if `stopping` is set meanwhile; return whether to go on."""
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return True
+    return False

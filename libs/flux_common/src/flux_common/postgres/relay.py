@@ -31,6 +31,7 @@ from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.clock import Clock
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, FluxError, InvariantBroken, Unavailable
+from flux_common.kernel.signals import pause
 from flux_common.observability import metrics
 from flux_common.postgres.database import Database
 from flux_common.postgres.outbox import SQL, outgoing_of
@@ -104,11 +105,11 @@ class Relay:
             except (Unavailable, Fenced) as problem:
                 log.warning("relay begins anew", shard=self._shard, code=problem.code, error=problem.message)
                 self._count("failed")
-                await _pause(stopping, 1.0)
+                await pause(stopping, 1.0)
 
     async def _hold(self, stopping: asyncio.Event) -> None:
         if not await self._acquire():
-            await _pause(stopping, 1.0)
+            await pause(stopping, 1.0)
             return
         leader = metrics.relay_leader.labels(str(self._shard))
         leader.set(1)
@@ -245,8 +246,3 @@ class Relay:
     def _count(self, outcome: str, records: int = 0) -> None:
         metrics.relay_transactions.labels(str(self._shard), outcome).inc()
         metrics.relay_records.labels(str(self._shard)).inc(records)
-
-
-async def _pause(stopping: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), seconds)

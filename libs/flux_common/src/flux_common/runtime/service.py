@@ -27,6 +27,7 @@ from faststream.asgi import AsgiFastStream
 from faststream.kafka import KafkaBroker
 
 from flux_common.kernel.clock import Clock, SystemClock
+from flux_common.kernel.signals import pause
 from flux_common.observability import metrics
 from flux_common.observability.logging import adopt_library_loggers, configure_logging, get_logger
 from flux_common.observability.tracing import configure_tracing
@@ -68,11 +69,7 @@ class Service(Generic[S]):
 
     async def pause(self, seconds: float) -> bool:
         """Wait `seconds`, or less if the process stops meanwhile; return whether to go on."""
-        try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-        except TimeoutError:
-            return True
-        return False
+        return await pause(self.stopping, seconds)
 
 
 Build = Callable[[Service[S]], AbstractAsyncContextManager[Jobs]]

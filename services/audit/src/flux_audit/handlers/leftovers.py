@@ -33,7 +33,7 @@ from flux_common.kernel.clock import Clock, rfc3339
 from flux_common.kernel.errors import Fenced, Unavailable
 from flux_common.kernel.ids import SYSTEM_AGENCY, derived_id
 from flux_common.kernel.positions import Lane, TopicPartition
-from flux_common.kernel.signals import Signal
+from flux_common.kernel.signals import Signal, pause
 from flux_common.observability import metrics
 from flux_common.postgres.database import Database
 from flux_common.postgres.outbox import insert_outbox
@@ -78,8 +78,7 @@ class Leftovers:
                 await self.round()
             except Unavailable as problem:
                 log.warning("signing waits", code=problem.code, error=problem.message)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), ROUND_SECONDS)
+            await pause(stopping, ROUND_SECONDS)
 
     async def round(self) -> None:
         """Look at every lane once. Raises Unavailable."""

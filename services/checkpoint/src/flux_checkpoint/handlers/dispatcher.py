@@ -38,7 +38,7 @@ from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Fenced, InvalidMessage, InvariantBroken, RunBroken, Unavailable
 from flux_common.kernel.ids import derived_id
-from flux_common.kernel.signals import Signal
+from flux_common.kernel.signals import Signal, pause
 from flux_common.observability import metrics
 from flux_common.observability.tracing import step_span
 from flux_common.postgres.database import Connection, Database
@@ -88,13 +88,13 @@ class Dispatcher:
             try:
                 term = await self._leases.acquire(self._shard)
                 if term is None:
-                    await _pause(stopping, 1.0)
+                    await pause(stopping, 1.0)
                     continue
                 self._term = term
                 await self._dispatch(stopping)
             except (Unavailable, Fenced) as problem:
                 log.warning("dispatcher begins anew", shard=self._shard, code=problem.code, error=problem.message)
-                await _pause(stopping, 1.0)
+                await pause(stopping, 1.0)
         with suppress(Unavailable):
             await self._leases.release(self._shard, self._term)
 
@@ -290,8 +290,3 @@ class Acts:
 
     async def _emit(self, events: Sequence[Outgoing]) -> None:
         await insert_outbox(self._connection, events)
-
-
-async def _pause(stopping: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), seconds)

@@ -1,0 +1,26 @@
+"""Signals inside one process, and the pause that a stop cuts short."""
+
+from __future__ import annotations
+
+import asyncio
+
+from flux_common.kernel.signals import Signal, pause
+
+
+async def test_every_subscriber_is_woken_on_an_event_of_its_own() -> None:
+    """One that clears its event takes nothing from the others."""
+    signal = Signal()
+    first, second = signal.subscribe(), signal.subscribe()
+    signal.set()
+    first.clear()
+
+    assert (first.is_set(), second.is_set()) == (False, True)
+
+
+async def test_a_pause_says_whether_to_go_on() -> None:
+    """True when the time is over, False when the stop came first."""
+    stopping = asyncio.Event()
+    went_on = await pause(stopping, 0.001)
+    stopping.set()
+
+    assert (went_on, await pause(stopping, 60)) == (True, False)
