@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from flux_devkit import background
 from flux_devkit.errors import DevkitError
 from flux_devkit.home import Home, try_lock
 from flux_devkit.kafka import answering_brokers
+from flux_devkit.plugin import FreshKafka
 from flux_devkit.postgres import answers, create_database, dsn_for
 
 from .conftest import Processes
@@ -161,10 +163,10 @@ def test_without_java_up_fails_with_one_clear_line(stack_home: Home, processes: 
 
 
 def test_given_servers_are_used_and_left_alone(
-    stack_home: Home, kafka_bootstrap: str, postgres_server: object, monkeypatch: pytest.MonkeyPatch
+    stack_home: Home, fresh_kafka: FreshKafka, fresh_postgres: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`up` and `down` with both servers given start and stop neither."""
-    dsn = str(getattr(postgres_server, "dsn", ""))
+    """`up` and `down` with both servers given start and stop neither; not the session's, for `up` sets roles' passwords."""
+    kafka_bootstrap, dsn = fresh_kafka().bootstrap, fresh_postgres().dsn
     monkeypatch.setenv("FLUX_KAFKA_BOOTSTRAP", kafka_bootstrap)
     monkeypatch.setenv("FLUX_POSTGRES_DSN", dsn)
     background.up(stack_home)

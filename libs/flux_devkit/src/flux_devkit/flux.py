@@ -10,12 +10,16 @@ from typing import Any
 from flux_client.keys import load_key, private_key_path
 from flux_devkit.errors import DevkitError
 from flux_devkit.installation import SERVICES, Installation
+from flux_devkit.kafka import delete_topics
 from flux_devkit.postgres import create_database, drop_database
 from flux_devkit.services import Services
 
 
 class Flux:
-    """One installation with its services; a context manager. Its database is made at the start and dropped at the end."""
+    """One installation with its services; a context manager.
+
+    Its database is made at the start, and dropped at the end with the topics that have its prefix (without one they stay).
+    """
 
     def __init__(self, installation: Installation, logs: Path, *, keep_database: bool = False) -> None:
         self.installation = installation
@@ -33,6 +37,7 @@ class Flux:
         self.services.stop()
         if not self._keep:
             drop_database(self.installation.servers.postgres_dsn, self.installation.database)
+            delete_topics(self.installation.servers.kafka_bootstrap, self.installation.topic_prefix)
 
     def key(self, agency_id: str) -> Any:
         """Return the development key of an agency's issuer."""

@@ -2,7 +2,8 @@
 
 Theory. A server is started when the first test asks for it and stopped at the session's end. Tests are kept apart
 by names, not by servers: each gets a `topic_prefix` of its own for topics, groups and transactional ids, and each
-`database` is a fresh copy of a template. A test that kills, pauses or reconfigures a server asks for one of its own
+`database` is a fresh copy of a template. Both are gone after the test: a small broker that keeps the topics of a
+thousand tests stops answering. A test that kills, pauses or reconfigures a server asks for one of its own
 (`fresh_kafka`, `fresh_postgres`), which is always an embedded one.
 
 A suite that needs a migrated database overrides the session fixture `database_template`: create a database on
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from flux_devkit.sessions import TestSession
 
 
+SESSION_HEAP_MIB = 384  # of the session's Kafka: many tests' topics, one after the other
 # Roles belong to the whole server, so all that share the session's server use one password for them.
 ROLE_PASSWORD = "for-tests-only"
 
@@ -101,9 +103,10 @@ def flux_session(flux_home: Home) -> Iterator[TestSession]:
 @pytest.fixture(scope="session")
 def kafka_bootstrap(flux_session: TestSession) -> Iterator[str]:
     """The session's Kafka: given, in a container, or embedded."""
+    from flux_devkit.kafka import KafkaOptions
     from flux_devkit.servers import choose_kafka
 
-    server = choose_kafka(flux_session.place)
+    server = choose_kafka(flux_session.place, KafkaOptions(heap_mib=SESSION_HEAP_MIB))
     try:
         server.begin()
         server.wait_ready()
@@ -142,10 +145,16 @@ def database(postgres_server: PostgresServer, database_template: str) -> Iterato
 
 
 @pytest.fixture
-def topic_prefix(request: pytest.FixtureRequest) -> str:
-    """A prefix for this test's topics, groups and transactional ids; ends with a dot."""
+def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A prefix for this test's topics, groups and transactional ids; ends with a dot. Its topics are deleted at the end."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40]
-    return f"t{secrets.token_hex(4)}-{name}."
+    prefix = f"t{secrets.token_hex(4)}-{name}."
+    shared = request.getfixturevalue("kafka_bootstrap") if "kafka_bootstrap" in request.fixturenames else None
+    yield prefix
+    if shared is not None:
+        from flux_devkit.kafka import delete_topics
+
+        delete_topics(shared, prefix)
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer: Any = None
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._handed_out: dict[BrokerPartition, int] = {}  # under this assignment: the offset after the last one
+        self._alone = self._turn = 0  # polls of one Kafka partition each that are left; whose turn it was
         self._rebalancing = True
         self._polled = clock.monotonic()
         self._failure: BaseException | None = None
@@ -151,17 +152,29 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                         await self._go_back()
                     failed = False
                 fetched = await self._consumer.getmany(
-                    *(() if room > 0 else (NOWHERE,)), timeout_ms=POLL_MS, max_records=max(room, 1)
+                    *(self._next_asked() if room > 0 else (NOWHERE,)), timeout_ms=POLL_MS, max_records=max(room, 1)
                 )
             except (KafkaError, TimeoutError) as problem:
                 log.warning("poll failed", group=self._group, error=type(problem).__name__)
                 failed = True
+                self._alone = len(self._consumer.assignment())
                 await asyncio.sleep(0.5)
                 continue
             self._polled = self._clock.monotonic()
             for tp, records in fetched.items():
                 self._handed_out[tp] = records[-1].offset + 1
                 self._listener.deliver(received(self._names.inward_partition(tp), records))
+
+    def _next_asked(self) -> tuple[BrokerPartition, ...]:
+        """Return whom to poll: all, but after a failure each by itself for one round, for a damaged one fails every poll
+        that it is part of. The turn goes on from round to round, so that the damaged one is not always the first.
+        """
+        assigned = sorted(self._consumer.assignment())
+        if not self._alone or not assigned:
+            return ()
+        self._alone -= 1
+        self._turn += 1
+        return (assigned[self._turn % len(assigned)],)
 
     async def _go_back(self) -> None:
         """Read on after what was handed out: the client keeps nothing of what a failed poll had taken."""
