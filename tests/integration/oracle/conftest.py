@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import asyncpg
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as BrokerPartition
@@ -28,6 +29,10 @@ from flux_devkit.servers import Servers
 from flux_devkit.sessions import TestSession
 
 QUICK = {"FLUX_DISPATCH_BACKOFF_MIN_S": "0.2", "FLUX_DISPATCH_STALL_AFTER_S": "20"}
+NOTHING_UNSIGNED = """
+    SELECT NOT EXISTS (SELECT FROM flux_audit.outbox)
+       AND NOT EXISTS (SELECT FROM flux_audit.tree_heads WHERE signed_size < size)
+"""
 AT_REST: dict[str, Any] = {"quiescent": True, "settled": True}
 
 
@@ -72,9 +77,21 @@ def rest(kafka_bootstrap: str, postgres_server: PostgresServer, flux_session: Te
     with Flux(installation, folder / "logs", keep_database=True) as flux:
         asyncio.run(live(flux))
         print(examine(installation, **AT_REST).text())
+        for service in ("ingest", "checkpoint", "transform"):
+            flux.services[service].stop()
+        wait_until("every leaf lies below a published head", lambda: asyncio.run(nothing_unsigned(installation)))
     world = asyncio.run(gather(installation, audit_keys=audit_keys_of(installation)))
     yield Rest(installation, world, frozenset(judge(world, Options(**AT_REST)).violations))
     postgres_server.drop_database(installation.database)
+
+
+async def nothing_unsigned(installation: Installation) -> bool:
+    """Tell whether audit has nothing left to do; stopped earlier it would leave a head in its outbox."""
+    connection = await asyncpg.connect(installation.admin_dsn)
+    try:
+        return bool(await connection.fetchval(NOTHING_UNSIGNED))
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="module")
