@@ -25,7 +25,10 @@ from flux_transform.settings import TransformSettings
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PACKAGES = [path for top in ("libs", "services") for path in ROOT.glob(f"{top}/*/src/*") if path.is_dir()]
-REFERENCE = ("semantics", "protocol", "trust", "audit", "data-plane", "kafka-facts", "operations")
+REFERENCE = (
+    "semantics", "protocol", "trust", "threat-model", "multi-tenancy", "fedramp", "audit", "data-plane", "kafka-facts",
+    "operations",
+)  # fmt: skip
 CODE = sorted(
     [path for package in PACKAGES for suffix in ("py", "sql") for path in package.rglob(f"*.{suffix}")]
     + [path for name in ("Makefile", "Dockerfile", "compose.yaml", "pyproject.toml") if (path := ROOT / name).exists()]
