@@ -43,7 +43,7 @@ async def build(service: Service[AuditSettings]) -> AsyncIterator[Jobs]:
 def add_loops(parts: LaneParts, publisher: HeadPublisher, unsigned: Unsigned) -> None:
     """Add the lanes, the timer and the relays to a service's jobs."""
     facts = FactsHandler(parts.lanes, PostgresLogs, publisher, unsigned)
-    loop = parts.add_lanes("facts", (catalogue.AUDIT.name,), facts, limits=LIMITS)
+    loop = parts.add_lanes(catalogue.AUDIT_FACTS, facts, limits=LIMITS)
     leftovers = Leftovers(
         parts.database,
         PostgresLogs,

@@ -36,9 +36,9 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
     backoff, changed = backoff_of(settings), Signal()
     async with lane_parts(service, TOPICS) as parts:
         ttl = timedelta(days=settings.run_ttl_days)
-        parts.add_lanes("runs", (catalogue.RUNS.name,), AdmissionsHandler(parts.lanes, PostgresRuns, ttl, changed))
+        parts.add_lanes(catalogue.CHECKPOINT_RUNS, AdmissionsHandler(parts.lanes, PostgresRuns, ttl, changed))
         reports = ReportsHandler(parts.lanes, PostgresRuns, backoff, changed)
-        parts.add_lanes("progress", (catalogue.PROGRESS.name,), reports, transactional=False)
+        parts.add_lanes(catalogue.CHECKPOINT_PROGRESS, reports)
         parts.add_relays()
         leases, patience = Leases(parts.database, parts.holder), patience_of(settings)
         rooms = Rooms(

@@ -40,12 +40,11 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
         handler = RequestsHandler(parts.lanes, open_store, lambda: source.trust, service.clock, unknown_key.set)
         limits = LaneLimits(records_max=settings.intake.batch_records_max, concurrency=settings.intake.lanes_at_once)
         parts.add_lanes(
-            "requests",
-            TOPICS,
+            catalogue.INGEST_REQUESTS,
             handler,
+            topics=TOPICS,
             accepts=registered(source),
             limits=limits,
-            transactional=False,
             watermarks=False,
         )
         parts.add_relays()

@@ -59,8 +59,8 @@ async def build(service: Service[TransformSettings]) -> AsyncIterator[Jobs]:
         )
         consumer = WorkConsumer(
             settings.kafka,
-            group="flux-transform-work",
-            topic=catalogue.WORK.name,
+            group=catalogue.TRANSFORM_WORK.name,
+            topic=catalogue.TRANSFORM_WORK.topic.name,
             listener=worker,
             clock=service.clock,
             on_tick=lambda: service.health.tick("work"),

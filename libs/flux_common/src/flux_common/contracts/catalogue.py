@@ -235,9 +235,39 @@ TOPICS: Final[tuple[TopicSpec, ...]] = (
     RELAY_CURSORS,
     TREE_HEADS,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """A consumer group of Flux's own: the members of `service` share the Kafka partitions of `topic`."""
+
+    service: Service
+    purpose: str
+    topic: TopicSpec
+
+    @property
+    def name(self) -> str:
+        """Return the group's name, before any prefix."""
+        return f"flux-{self.service}-{self.purpose}"
+
+
+INGEST_REQUESTS: Final = GroupSpec("ingest", "requests", REQUESTS)
+CHECKPOINT_RUNS: Final = GroupSpec("checkpoint", "runs", RUNS)
+CHECKPOINT_PROGRESS: Final = GroupSpec("checkpoint", "progress", PROGRESS)
+TRANSFORM_WORK: Final = GroupSpec("transform", "work", WORK)
+AUDIT_FACTS: Final = GroupSpec("audit", "facts", AUDIT)
+
+GROUPS: Final = (INGEST_REQUESTS, CHECKPOINT_RUNS, CHECKPOINT_PROGRESS, TRANSFORM_WORK, AUDIT_FACTS)
+# Who has an outbox that is relayed. The order is for ever: it says which Kafka partition keeps a relay's cursor.
+RELAY_SERVICES: Final = ("ingest", "checkpoint", "audit")
 EVENTS: Final[dict[str, EventSpec]] = {event.ce_type: event for topic in TOPICS for event in topic.events}
 
 
 def topic_names(spec: TopicSpec, agencies: list[str]) -> list[str]:
     """Return the names that `spec` stands for."""
     return [spec.of(agency) for agency in sorted(agencies)] if spec.per_agency else [spec.name]
+
+
+def relay_ids(service: str) -> str:
+    """Return how the transactional ids of a service's relays begin; the shard follows."""
+    return f"flux-internal.relay.{service}."

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 
-from flux_common.contracts.catalogue import RELAY_CURSOR, RELAY_CURSORS
+from flux_common.contracts.catalogue import RELAY_CURSOR, RELAY_CURSORS, RELAY_SERVICES, relay_ids
 from flux_common.contracts.envelope import Outgoing, headers_for
 from flux_common.kafka.admin import Admin, TopicFacts
 from flux_common.kafka.errors import PublishRefused, unavailable
@@ -39,7 +39,6 @@ PUBLISH_SECONDS: Final = 12.0  # below the transaction's own time-out, so that w
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 METADATA_LAG_SECONDS: Final = 2.0
 CURSOR_TAIL: Final = 1_000  # offsets before the end to look for the last cursor in: never compacted
-SERVICES: Final = ("ingest", "checkpoint", "audit")
 
 Refusal = Callable[[int, str, str], FluxError]
 
@@ -106,15 +105,15 @@ class TransactionalPublisher:
         self, settings: KafkaSettings, service: str, shard: int, clock: Clock, *, refused: Refusal = PublishRefused,
         transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
     ) -> None:  # fmt: skip
-        if service not in SERVICES or not 0 <= shard < SHARDS or transaction_timeout_ms > TRANSACTION_TIMEOUT_MS:
+        if service not in RELAY_SERVICES or not 0 <= shard < SHARDS or transaction_timeout_ms > TRANSACTION_TIMEOUT_MS:
             raise ValueError(f"no relay {service}/{shard} with {transaction_timeout_ms} ms")
         self._settings, self._clock, self._refused = settings, clock, refused
         self._timeout_ms = transaction_timeout_ms
         self._names = Names(settings.topic_prefix)
         self._admin = Admin.of(settings)
-        self._id = f"flux-internal.relay.{service}.{shard}"
+        self._id = f"{relay_ids(service)}{shard}"
         self._key = f"{service}/{shard}"
-        self._cursors = TopicPartition(RELAY_CURSORS.name, SHARDS * SERVICES.index(service) + shard)
+        self._cursors = TopicPartition(RELAY_CURSORS.name, SHARDS * RELAY_SERVICES.index(service) + shard)
         self._producer: AIOKafkaProducer | None = None
         self._known: dict[str, int] = {}
 

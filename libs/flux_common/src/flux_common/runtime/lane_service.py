@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from os import getpid
 from typing import Any
 
+from flux_common.contracts.catalogue import GroupSpec
 from flux_common.kafka.lanes import LaneHandler, LaneLimits, LaneLoop
 from flux_common.kafka.publisher import TransactionalPublisher
 from flux_common.kernel.codes import Code
@@ -55,37 +56,35 @@ class LaneParts:
 
     def add_lanes(
         self,
-        name: str,
-        topics: str | Sequence[str],
+        group: GroupSpec,
         handler: LaneHandler,
         *,
+        topics: str | None = None,
         accepts: Callable[[str], bool] | None = None,
         limits: LaneLimits | None = None,
-        transactional: bool = True,
         watermarks: bool = True,
     ) -> LaneLoop:
-        """Read `topics` (names, or one anchored pattern) in the group `flux-<service>-<name>`.
+        """Read the group's topic; where each agency has one, `topics` is a pattern of them.
 
-        `transactional` says whether the topics' producers use transactions, so that gaps between records are expected;
-        `watermarks` whether silence on the lane is measured (who needs none saves a commit every ten seconds).
+        `watermarks` says whether silence on the lane is measured (who needs none saves a commit every ten seconds).
         """
-        service = self.service
+        service, name = self.service, f"lanes-{group.purpose}"
         loop = LaneLoop(
             service.settings.kafka,
-            group=f"flux-{service.name}-{name}",
-            topics=topics,
+            group=group.name,
+            topics=topics or (group.topic.name,),
             store=self.lanes,
             handler=Waking(handler, self.committed),
             clock=service.clock,
             jitter=jitter,
             accepts=accepts,
             limits=limits,
-            transactional=transactional,
+            transactional=group.topic.transactional,  # then gaps between records are expected
             watermarks=watermarks,
-            on_tick=lambda: service.health.tick(f"lanes-{name}"),
+            on_tick=lambda: service.health.tick(name),
         )
         self.loops.append(loop)
-        self.jobs[f"lanes-{name}"] = loop.run(service.stopping)
+        self.jobs[name] = loop.run(service.stopping)
         return loop
 
     def add_relays(self) -> None:
