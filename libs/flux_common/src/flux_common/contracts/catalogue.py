@@ -13,6 +13,7 @@ from flux_common.contracts import decisions, facts, progress, requests, runs, wo
 from flux_common.contracts.types import Event
 
 DAY_MS: Final = 86_400_000
+REPLICATION: Final = 3  # outside development
 # The active segment is never compacted: closing it hourly bounds what a reader of the whole topic must read.
 HOURLY_SEGMENTS: Final = {"segment.ms": "3600000"}
 Service = Literal["producer", "downstream", "agency", "ingest", "checkpoint", "transform", "audit"]

@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported 
     OffsetSpec,
 )
 
-from flux_common.contracts.catalogue import TOPICS, TopicSpec, topic_names
+from flux_common.contracts.catalogue import REPLICATION, TOPICS, TopicSpec, topic_names
 from flux_common.kafka.names import Names
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
@@ -35,7 +35,6 @@ from flux_common.settings import KafkaSettings
 
 ANSWER_SECONDS: Final = 15.0
 SETTLE_SECONDS: Final = 10.0  # how long a Kafka partition may be without a known leader
-REPLICATION: Final = 3
 
 log = get_logger(__name__)
 T = TypeVar("T")
