@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -15,9 +15,16 @@ import pytest
 
 from flux_client.development import AUDIENCE, DevelopmentAgency, write_development_registry
 from flux_client.keys import TokenClaims, load_key, mint_token, private_key_path
+from flux_common.auth import Trust, load_trust
+from flux_common.kernel.clock import FixedClock
+from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
 from flux_common.postgres.database import Database
+from flux_common.postgres.lanes import PostgresLanes
 from flux_common.settings import PostgresSettings
 from flux_devkit.plugin import Database as TestDatabase
+from flux_ingest.adapters.decisions import PostgresDecisions
+from flux_ingest.handlers.requests import RequestsHandler
+from flux_ingest.ports import DecisionStore
 
 AGENCIES = (
     DevelopmentAgency("nasa", "NASA", reuse_unbound_tokens=False),
@@ -106,3 +113,84 @@ async def postgres_admin(database: TestDatabase) -> Callable[[str], Awaitable[No
             await connection.close()
 
     return run
+
+
+@dataclass
+class Bench:
+    """Ingest's handler on one database, fed as the lane loop would feed it."""
+
+    database: Database
+    trust: Trust
+    lanes: PostgresLanes = field(init=False)
+    handler: RequestsHandler = field(init=False)
+    taken: dict[TopicPartition, Lane] = field(default_factory=dict)
+    unknown_keys: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lanes = PostgresLanes(self.database, "ingest")
+        self.handler = RequestsHandler(
+            self.lanes,
+            _open_store,
+            lambda: self.trust,
+            FixedClock(datetime.now(UTC)),
+            lambda: self.unknown_keys.append(1),
+        )
+
+    async def batch(
+        self, *records: tuple[bytes | None, Any], kp: int = 0, agency: str = "nasa", at: datetime | None = None
+    ) -> LaneBatch:
+        """Return the next batch of a lane: (value, headers) each, stamped now or `at`, without a key."""
+        tp = TopicPartition(f"flux.{agency}.run.requests.v1", kp)
+        lane = self.taken.get(tp) or await self.lanes.take(tp, topic_id=f"id-{agency}", log_start=0, log_end=10**6)
+        at = at or datetime.now(UTC)
+        received = [
+            Received(tp.at(lane.next_offset + n), None, value, tuple(headers), at)
+            for n, (value, headers) in enumerate(records)
+        ]
+        end = lane.next_offset + len(records)
+        self.taken[tp] = replace(lane, next_offset=end)
+        return LaneBatch(lane, received, end)
+
+    async def feed(self, *records: tuple[bytes | None, Any], kp: int = 0) -> None:
+        """Apply records as one batch."""
+        await self.handler.apply(await self.batch(*records, kp=kp))
+
+    async def told(self) -> list[tuple[str, str | None, dict[str, Any]]]:
+        """Return (type, key, body) of everything in the outbox, in its order."""
+        return [(_type(row), row["key"], json.loads(row["value"])) for row in await self.outbox()]
+
+    async def outbox(self) -> list[Any]:
+        """Return the outbox's rows."""
+        return await self.rows("SELECT * FROM outbox ORDER BY id")
+
+    async def headers(self) -> list[dict[str, str]]:
+        """Return the headers of everything in the outbox, in its order."""
+        return [headers_of(row) for row in await self.outbox()]
+
+    async def rows(self, sql: str, *args: Any) -> list[Any]:
+        """Return rows as the service sees them in NASA's name."""
+        async with self.database.transaction(["nasa"]) as connection:
+            return list(await connection.fetch(sql, *args))
+
+    async def ledger(self) -> list[tuple[int, str, str | None, str | None]]:
+        """Return the ledger's exceptions of lane 0."""
+        rows = await self.rows("SELECT * FROM ledger_exceptions WHERE kafka_partition = 0 ORDER BY first_offset")
+        return [(row["first_offset"], row["class"], row["code"], row["ref"]) for row in rows]
+
+
+def _open_store(advance: Any, agency_id: str) -> DecisionStore:
+    return PostgresDecisions(advance.connection, agency_id)
+
+
+def headers_of(row: Any) -> dict[str, str]:
+    return dict(json.loads(row["headers"]))
+
+
+def _type(row: Any) -> str:
+    return headers_of(row)["ce_type"].removeprefix("flux.").removesuffix(".v1")
+
+
+@pytest.fixture
+def bench(ingest_database: Database, hand: Any) -> Bench:
+    """A bench with the registry of the hand."""
+    return Bench(ingest_database, load_trust(hand.keys / "agencies.yaml", datetime.now(UTC)))

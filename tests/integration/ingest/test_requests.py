@@ -3,102 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flux_common.auth import Trust, load_trust
 from flux_common.contracts.envelope import Headers
-from flux_common.kernel.clock import FixedClock
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import InvalidMessage, InvariantBroken
 from flux_common.kernel.ids import run_id, sha256_hex
-from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
-from flux_common.postgres.database import Database
-from flux_common.postgres.lanes import PostgresLanes
-from flux_ingest.adapters.decisions import PostgresDecisions
-from flux_ingest.handlers.requests import RequestsHandler, agency_of
-from flux_ingest.ports import DecisionStore
+from flux_ingest.handlers.requests import agency_of
+
+if TYPE_CHECKING:
+    from conftest import Bench
 
 RUN = str(run_id("nasa", "r-1"))
-
-
-@dataclass
-class Bench:
-    """Ingest's handler on one database, fed as the lane loop would feed it."""
-
-    database: Database
-    trust: Trust
-    lanes: PostgresLanes = field(init=False)
-    handler: RequestsHandler = field(init=False)
-    taken: dict[TopicPartition, Lane] = field(default_factory=dict)
-    unknown_keys: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.lanes = PostgresLanes(self.database, "ingest")
-        self.handler = RequestsHandler(
-            self.lanes,
-            _open_store,
-            lambda: self.trust,
-            FixedClock(datetime.now(UTC)),
-            lambda: self.unknown_keys.append(1),
-        )
-
-    async def batch(self, *records: tuple[bytes | None, Any], kp: int = 0, agency: str = "nasa") -> LaneBatch:
-        """Return the next batch of a lane: (value, headers) each, stamped now, without a key."""
-        tp = TopicPartition(f"flux.{agency}.run.requests.v1", kp)
-        lane = self.taken.get(tp) or await self.lanes.take(tp, topic_id=f"id-{agency}", log_start=0, log_end=10**6)
-        at = datetime.now(UTC)
-        received = [
-            Received(tp.at(lane.next_offset + n), None, value, tuple(headers), at)
-            for n, (value, headers) in enumerate(records)
-        ]
-        end = lane.next_offset + len(records)
-        self.taken[tp] = replace(lane, next_offset=end)
-        return LaneBatch(lane, received, end)
-
-    async def feed(self, *records: tuple[bytes | None, Any], kp: int = 0) -> None:
-        """Apply records as one batch."""
-        await self.handler.apply(await self.batch(*records, kp=kp))
-
-    async def told(self) -> list[tuple[str, str | None, dict[str, Any]]]:
-        """Return (type, key, body) of everything in the outbox, in its order."""
-        return [(_type(row), row["key"], json.loads(row["value"])) for row in await self.outbox()]
-
-    async def outbox(self) -> list[Any]:
-        """Return the outbox's rows."""
-        return await self.rows("SELECT * FROM outbox ORDER BY id")
-
-    async def rows(self, sql: str, *args: Any) -> list[Any]:
-        """Return rows as the service sees them in NASA's name."""
-        async with self.database.transaction(["nasa"]) as connection:
-            return list(await connection.fetch(sql, *args))
-
-    async def ledger(self) -> list[tuple[int, str, str | None, str | None]]:
-        """Return the ledger's exceptions of lane 0."""
-        rows = await self.rows("SELECT * FROM ledger_exceptions WHERE kafka_partition = 0 ORDER BY first_offset")
-        return [(row["first_offset"], row["class"], row["code"], row["ref"]) for row in rows]
-
-
-def _open_store(advance: Any, agency_id: str) -> DecisionStore:
-    return PostgresDecisions(advance.connection, agency_id)
-
-
-def _headers(row: Any) -> dict[str, str]:
-    return dict(json.loads(row["headers"]))
-
-
-def _type(row: Any) -> str:
-    return _headers(row)["ce_type"].removeprefix("flux.").removesuffix(".v1")
-
-
-@pytest.fixture
-def bench(ingest_database: Database, hand: Any) -> Bench:
-    """A bench with the registry of the hand."""
-    return Bench(ingest_database, load_trust(hand.keys / "agencies.yaml", datetime.now(UTC)))
 
 
 async def test_an_acceptance_is_one_commit(bench: Bench, hand: Any) -> None:
@@ -107,7 +27,7 @@ async def test_an_acceptance_is_one_commit(bench: Bench, hand: Any) -> None:
     await bench.feed((value, [*hand.headers(), ("traceparent", trace.encode())]))
     (request,) = await bench.rows("SELECT * FROM requests")
     (use,) = await bench.rows("SELECT * FROM token_uses")
-    told, headers = await bench.told(), [_headers(row) for row in await bench.outbox()]
+    told, headers = await bench.told(), await bench.headers()
     fact, accepted, admitted = (body for _, _, body in told)
 
     assert [(kind, key) for kind, key, _ in told] == [
@@ -295,12 +215,12 @@ async def test_events_have_the_same_ids_whenever_they_are_decided(bench: Bench, 
     record = (hand.body(), hand.headers())
     batch = await bench.batch(record)
     await bench.handler.apply(batch)
-    ids = {_headers(row)["ce_id"] for row in await bench.outbox()}
+    ids = {one["ce_id"] for one in await bench.headers()}
     other: Headers = [(name, value) for name, value in record[1] if value is not None]
     await bench.feed((hand.body("r-2"), other))
 
     assert len(ids) == 3
-    assert len({_headers(row)["ce_id"] for row in await bench.outbox()}) == 5  # the token is spent: fact and refusal
+    assert len({one["ce_id"] for one in await bench.headers()}) == 5  # the token is spent: fact and refusal
 
 
 async def test_a_lane_of_no_agency_is_a_contradiction(bench: Bench) -> None:

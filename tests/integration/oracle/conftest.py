@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as BrokerPartition
 
+from flux_client.development import EXAMPLE_AGENCIES
 from flux_common.contracts import catalogue
 from flux_devkit.asking import a_producer, a_request, ask, ends, texts
 from flux_devkit.flux import Flux, wait_until
@@ -33,6 +34,7 @@ NOTHING_UNSIGNED = """
     SELECT NOT EXISTS (SELECT FROM flux_audit.outbox)
        AND NOT EXISTS (SELECT FROM flux_audit.tree_heads WHERE signed_size < size)
 """
+FLOODED = {"library-of-congress": 2}  # refusals of a minute
 AT_REST: dict[str, Any] = {"quiescent": True, "settled": True}
 
 
@@ -72,6 +74,7 @@ def rest(kafka_bootstrap: str, postgres_server: PostgresServer, flux_session: Te
         folder=folder / "data",
         database=f"oracle_{secrets.token_hex(6)}",
         topic_prefix=f"o{secrets.token_hex(3)}.",
+        agencies=[replace(one, rejects_per_minute=FLOODED.get(one.agency_id)) for one in EXAMPLE_AGENCIES],
         overrides={"checkpoint": QUICK},
     )
     with Flux(installation, folder / "logs", keep_database=True) as flux:
@@ -104,6 +107,7 @@ async def live(flux: Flux) -> None:
     """Let everything happen that a lane can meet."""
     await asyncio.gather(completed(flux), failed_and_retried(flux), cancelled(flux))
     await strangers(flux)
+    await flood(flux)
 
 
 async def completed(flux: Flux) -> None:
@@ -149,6 +153,14 @@ async def strangers(flux: Flux) -> None:
     wire.write(catalogue.PROGRESS.name, b"no event", {})
     for message in [one for one in wire.read(catalogue.PROGRESS.name) if one.key() is not None][:3]:
         wire.repeat(message)
+
+
+async def flood(flux: Flux) -> None:
+    """More refusals than a minute may have, on one Kafka partition: junk, and requests without a token."""
+    wire, asked = Wire(flux.installation), {"ce_id": b"1", "ce_type": b"flux.run.requested.v1"}
+    for number in range(12):
+        headers = asked if number % 3 else {}
+        wire.write(catalogue.REQUESTS.of("library-of-congress"), b"{}", headers, partition=0)
 
 
 class Wire:

@@ -51,6 +51,27 @@ DELETE FROM flux_ingest.rejections WHERE code = 'REQUEST_CONFLICT';
 -- name: i1_a_rejection_has_another_code
 UPDATE flux_ingest.rejections SET code = 'REQUEST_CONFLICT' WHERE code <> 'REQUEST_CONFLICT';
 
+-- name: i1_a_flood_is_dropped
+DELETE FROM flux_ingest.floods;
+
+-- name: i1_a_flood_has_lost_an_offset
+UPDATE flux_ingest.floods SET offsets = offsets - int8multirange(int8range(lower(offsets), lower(offsets) + 1));
+
+-- name: i1_a_flood_takes_another_offset
+ALTER TABLE flux_ingest.floods DROP CONSTRAINT floods_check;
+UPDATE flux_ingest.floods SET offsets = offsets + int8multirange(int8range(lower(offsets) - 1, lower(offsets)));
+
+-- name: i1_a_flood_counts_one_more
+UPDATE flux_ingest.floods SET refused = refused + 1;
+
+-- name: i1_a_flooded_record_was_no_effect
+WITH moved AS (
+    UPDATE flux_ingest.ledger g SET effects = effects - 1, fenced = fenced + 1 FROM flux_ingest.floods f
+     WHERE g.topic = f.topic AND g.kafka_partition = f.kafka_partition AND f.last_offset >= g.from_offset
+       AND f.last_offset < g.to_offset RETURNING f.*)
+INSERT INTO flux_ingest.ledger_exceptions (topic, kafka_partition, first_offset, last_offset, class)
+SELECT topic, kafka_partition, last_offset, last_offset, 'fenced' FROM moved;
+
 -- name: i1_a_command_is_dropped
 DELETE FROM flux_ingest.commands WHERE command_id = (SELECT min(command_id) FROM flux_ingest.commands);
 
@@ -160,6 +181,9 @@ UPDATE flux_ingest.requests SET agency_id = 'library-of-congress', request_id = 
 
 -- name: i5_a_rejection_changes_its_agency
 UPDATE flux_ingest.rejections SET agency_id = 'library-of-congress';
+
+-- name: i5_a_flood_changes_its_agency
+UPDATE flux_ingest.floods SET agency_id = 'nasa';
 
 -- name: i5_a_dead_letter_changes_its_agency
 UPDATE flux_ingest.dead_letters SET agency_id = 'library-of-congress';

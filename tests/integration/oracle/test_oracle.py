@@ -21,7 +21,17 @@ def test_it_has_looked_at_every_kind_of_thing(rest: Rest) -> None:
     """No check was clean because there was nothing to look at."""
     figures = rest.judge(rest.world).figures
 
-    kinds = ("effects", "duplicates", "fenced", "dead letters", "controls", "requests rejected", "receipts", "leaves")
+    kinds = (
+        "effects",
+        "duplicates",
+        "fenced",
+        "dead letters",
+        "controls",
+        "requests rejected",
+        "requests flooded",
+        "receipts",
+        "leaves",
+    )
     assert [kind for kind in kinds if figures[kind] == 0] == []
     assert (figures["runs COMPLETED"], figures["runs FAILED"], figures["runs CANCELLED"]) == (1, 1, 1)
     assert figures["slices"] >= 4

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from flux_client.events import read_event
+from flux_client.events import answers, read_event
+from flux_common.contracts.decisions import IntakeFlooded
 from flux_common.contracts.runs import CommandApplied
 from flux_common.kernel.errors import ValidationFailed
-from flux_common.kernel.positions import Received
+from flux_common.kernel.positions import Received, TopicPartition
 
 Make = Callable[[int, str], Received]
 
@@ -45,3 +46,17 @@ def test_what_breaks_the_contract_is_no_event(record: Make, changes: dict[str, A
         read_event(replace(record(0, "e-1"), **changes))
 
     assert refused.value.code == code
+
+
+def test_a_decision_about_a_flood_answers_each_of_its_offsets() -> None:
+    """Whoever waits for an answer finds it in the ranges, and only in those of its own Kafka partition."""
+    place = {"topic": "flux.nasa.run.requests.v1", "kafka_partition": 1, "offset": 4}
+    offsets = [{"first": 4, "last": 5}, {"first": 8, "last": 8}]
+    body = IntakeFlooded.model_validate(
+        {"agency_id": "nasa", "code": "INTAKE_FLOODED", "message": "m", "position": place, "offsets": offsets}
+        | {"count": 3, "codes": {"TOKEN_MISSING": 3}}
+    )
+    there, elsewhere = (TopicPartition("flux.nasa.run.requests.v1", number) for number in (1, 2))
+
+    assert [offset for offset in range(10) if answers(body, there.at(offset))] == [4, 5, 8]
+    assert not answers(body, elsewhere.at(4))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -13,8 +13,9 @@ from flux_common.contracts.schema import validator_of, violations
 from flux_common.kernel.codes import Code
 from flux_common.kernel.ids import decided_id
 from flux_ingest.domain.decide import decide
-from flux_ingest.domain.model import DeadLettered, Decision, Known, Redelivered, Rejected
+from flux_ingest.domain.model import DeadLettered, Decision, Flooded, Known, Redelivered, Rejected
 from flux_ingest.handlers.events import Telling
+from flux_ingest.handlers.flooding import of_the_flood
 from flux_ingest.handlers.reading import Reading
 
 
@@ -57,6 +58,7 @@ def test_every_event_keeps_its_published_schema(desk: Any, telling: Telling) -> 
     """What leaves is judged by the schema that subscribers read."""
     told = [event for reading, decision in everything(desk) for event in telling.of(reading, decision)]
     told += telling.of_the_unproven([decision for _, decision in everything(desk)])
+    told += of_the_flood("nasa", "topic-id", desk.now, [Flooded(one) for _, one in everything(desk) if refused(one)])
     broken = {
         ce_type(event): found
         for event in told
@@ -68,6 +70,34 @@ def test_every_event_keeps_its_published_schema(desk: Any, telling: Telling) -> 
         spec.ce_type
         for spec in (*catalogue.DECISIONS.events, *catalogue.RUNS.events, *catalogue.DEAD_LETTERS.events, catalogue.AUDIT_FACT)
     }  # fmt: skip
+
+
+def refused(decision: Decision) -> TypeGuard[Rejected | DeadLettered]:
+    """Tell whether a decision refuses its record."""
+    return isinstance(decision, Rejected | DeadLettered)
+
+
+def test_a_flood_is_one_decision_and_one_fact(desk: Any) -> None:
+    """They name the first offset and all others, count the codes, and hold no id that a record named."""
+    flooded = [Flooded(one) for _, one in everything(desk) if refused(one)]
+    fact, told = of_the_flood("nasa", "topic-id", desk.now, flooded)
+    body, said = json.loads(told.value), json.loads(fact.value)
+
+    assert (told.key, told.event_id) == (None, str(decided_id("ingest", "topic-id", flooded[0].position, 0)))
+    assert body["offsets"] == [{"first": 2, "last": 2}, {"first": 5, "last": 9}]
+    assert (body["position"]["offset"], body["count"], sum(body["codes"].values())) == (2, 6, 6)
+    assert (said["agency_id"], said["type"], said["outcome"]) == ("nasa", "intake.flooded", "refused")
+    assert (said["refs"]["event_id"], said["refs"]["last_offset"]) == (told.event_id, 9)
+    assert "r-1" not in told.value.decode() + fact.value.decode()
+
+
+def test_a_flood_of_strangers_is_no_line_of_the_agencys_log(desk: Any) -> None:
+    """Nobody in it is proven: its fact is the system's."""
+    fact, _ = of_the_flood(
+        "nasa", "topic-id", desk.now, [Flooded(one) for _, one in everything(desk)[7:] if refused(one)]
+    )
+
+    assert (fact.key, json.loads(fact.value)["agency_id"]) == ("_system", "_system")
 
 
 def test_facts_come_first_and_belong_to_who_was_proven(desk: Any, telling: Telling) -> None:

@@ -33,6 +33,7 @@ class DevelopmentAgency:
     binding_required: bool = False
     reuse_unbound_tokens: bool = True
     suspended: bool = False
+    rejects_per_minute: int | None = None
 
     @property
     def iss(self) -> str:
@@ -77,7 +78,8 @@ def _entry(
         "audience": AUDIENCE,
     }
     beside = folder.resolve().parent.as_uri()
-    return {
+    brake = {} if agency.rejects_per_minute is None else {"rejects_per_minute": agency.rejects_per_minute}
+    return brake | {
         "id": agency.agency_id,
         "name": agency.name,
         "suspended": agency.suspended,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from flux_client.receipt_proof import ProvenReceipt
 from flux_common.contracts.catalogue import EVENTS
+from flux_common.contracts.decisions import IntakeFlooded
 from flux_common.contracts.envelope import read_body, read_envelope
 from flux_common.contracts.types import Event
 from flux_common.kernel.codes import Code
@@ -61,3 +62,13 @@ def read_event(record: Received) -> ReceivedEvent:
     return ReceivedEvent(
         envelope.id, envelope.type, body, record.value or b"", record.position, traceparent=envelope.traceparent
     )
+
+
+def answers(body: Any, position: Position) -> bool:
+    """Tell whether an event's body is about the record at `position`: by its own position, or by a range of offsets."""
+    named = getattr(body, "position", None)
+    if named is None or (named.topic, named.kafka_partition) != (position.tp.topic, position.tp.kafka_partition):
+        return False
+    if isinstance(body, IntakeFlooded):
+        return body.answers(position.offset)
+    return bool(named.offset == position.offset)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from flux_client.events import answers
 from flux_client.reader import FluxReader, Row, booked
 from flux_client.streams import present
 from flux_common.contracts.catalogue import (
@@ -92,12 +93,9 @@ class Explainer:
         return caused
 
     async def _naming(self, topic: TopicSpec, position: Position) -> Row | None:
-        """Return the event of `topic` that names the position. It reads the topic whole: a person asks, rarely."""
+        """Return the event of `topic` that answers the position. It reads the topic whole: a person asks, rarely."""
         async for event in present(self._settings, topic.of(self._agency)):
-            body: Any = event.body
-            if body.position.topic == position.tp.topic and (
-                (body.position.kafka_partition, body.position.offset) == (position.tp.kafka_partition, position.offset)
-            ):
+            if answers(event.body, position):
                 return event.document()
         return None
 

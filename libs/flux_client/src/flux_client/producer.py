@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
-from flux_client.events import ReceivedEvent
+from flux_client.events import ReceivedEvent, answers
 from flux_client.sending import RecordSender
 from flux_client.streams import EventStream, FollowerSource
 from flux_client.tokens import IssuerKey, authorization
@@ -187,7 +187,7 @@ class FluxProducer:
         deadline = self._clock.monotonic() + timeout_s
         while self._clock.monotonic() < deadline:
             event = await decisions.poll()
-            if event is not None and _is_about(event, submitted.position):
+            if event is not None and answers(event.body, submitted.position):
                 return Decision(submitted, event)
         raise DecisionMissing(submitted, timeout_s)
 
@@ -198,12 +198,3 @@ def _document(request: RunRequested | Mapping[str, Any]) -> Mapping[str, Any]:
         document: dict[str, Any] = request.model_dump(mode="json", exclude_unset=True)
         return document
     return request
-
-
-def _is_about(event: ReceivedEvent, position: Position) -> bool:
-    named = getattr(event.body, "position", None)
-    return named is not None and (named.topic, named.kafka_partition, named.offset) == (
-        position.tp.topic,
-        position.tp.kafka_partition,
-        position.offset,
-    )

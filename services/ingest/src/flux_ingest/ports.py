@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -23,6 +23,14 @@ class DecisionStore(Protocol):
 
     async def save(self, decisions: Sequence[Decision], now: datetime) -> None:
         """Remember what was accepted, spent and rejected."""
+        ...
+
+    async def count_refusals(self, added: Mapping[datetime, int]) -> dict[datetime, int]:
+        """Add refusals to their minutes; return how many each of these had before."""
+        ...
+
+    async def forget_refusals(self, before: datetime) -> None:
+        """Forget how many were refused in minutes `before` this."""
         ...
 
     async def forget_uses(self, now: datetime, most: int) -> int:

@@ -37,7 +37,14 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
     source = RegistrySource(settings.agencies.file, service.clock.now())
     unknown_key = asyncio.Event()
     async with lane_parts(service, WRITTEN) as parts:
-        handler = RequestsHandler(parts.lanes, open_store, lambda: source.trust, service.clock, unknown_key.set)
+        handler = RequestsHandler(
+            parts.lanes,
+            open_store,
+            lambda: source.trust,
+            service.clock,
+            unknown_key.set,
+            settings.intake.limits(),
+        )
         limits = LaneLimits(records_max=settings.intake.batch_records_max, concurrency=settings.intake.lanes_at_once)
         parts.add_lanes(
             catalogue.INGEST_REQUESTS,

@@ -22,6 +22,10 @@ INSERT INTO flux_ingest.rejections (agency_id, topic, kafka_partition, kafka_off
 SELECT a, 't', 0, 0, 'X' FROM unnest(ARRAY['nasa', 'loc']) a;
 INSERT INTO flux_ingest.token_uses (agency_id, use_digest, body_sha256, topic, kafka_partition, kafka_offset, expires_at)
 SELECT a, sha256('u'), sha256('x'), 't', 0, 0, now() FROM unnest(ARRAY['nasa', 'loc']) a;
+INSERT INTO flux_ingest.refusals (agency_id, minute, refused)
+SELECT a, date_trunc('minute', now()), 1 FROM unnest(ARRAY['nasa', 'loc']) a;
+INSERT INTO flux_ingest.floods (agency_id, topic, kafka_partition, last_offset, offsets, refused)
+SELECT a, 't', 0, 0, '{[0,1)}', 1 FROM unnest(ARRAY['nasa', 'loc']) a;
 INSERT INTO flux_audit.tree_heads (agency_id, root) SELECT a, sha256('') FROM unnest(ARRAY['nasa', 'loc']) a;
 INSERT INTO flux_audit.nodes (agency_id, level, index, hash)
 SELECT a, 0, 0, sha256('x') FROM unnest(ARRAY['nasa', 'loc']) a;

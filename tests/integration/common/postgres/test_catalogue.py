@@ -257,7 +257,7 @@ async def test_there_is_something_to_look_at(admin: Any) -> None:
     seen = await look(admin)
 
     assert set(SHARED_OF) <= seen.tenant_tables
-    assert len(seen.tenant_tables) == len(SHARED_OF) + 6
+    assert len(seen.tenant_tables) == len(SHARED_OF) + 8
     assert {row["name"] for row in seen.tables} >= MACHINERY
 
 

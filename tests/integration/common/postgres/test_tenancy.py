@@ -36,6 +36,8 @@ flux_ingest      flux_ingest.requests           own    own    -      -    -     
 flux_ingest      flux_ingest.commands           own    own    -      -    -      -
 flux_ingest      flux_ingest.rejections         own    own    -      -    -      -
 flux_ingest      flux_ingest.token_uses         own    own    -      -    own    -
+flux_ingest      flux_ingest.refusals           own    own    own    own  own    -
+flux_ingest      flux_ingest.floods             own    own    -      -    -      -
 flux_audit       flux_audit.tree_heads          own    own    own    own  -      -
 flux_audit       flux_audit.nodes               own    own    -      -    -      -
 flux_checkpoint  flux_checkpoint.agenda         all    all    all    all  all    -
@@ -53,6 +55,7 @@ flux_checkpoint  flux_checkpoint.dispatcher_leases all -      all    all  -     
 VARIED: dict[str, dict[str, Any]] = {
     "runs": {"run_id": "00000000-0000-0000-0000-000000000002", "request_id": "r-2"},
     "audit_log": {"seq": 7, "event_id": "00000000-0000-0000-0000-000000000007"},
+    "floods": {"last_offset": 7, "offsets": "{[7,8)}"},
     "lanes": {"kafka_partition": 7},
     "ledger": {"from_offset": 7, "to_offset": 8},
     "ledger_exceptions": {"first_offset": 7, "last_offset": 7},
@@ -205,7 +208,7 @@ async def test_a_role_reaches_what_is_its_own_and_nothing_else(matrix_of: Any, t
     await matrix.connection.close()
 
     assert wrong == {}
-    assert len(tables) == 35
+    assert len(tables) == 37
 
 
 async def test_who_migrates_sees_nobodys_rows(matrix_of: Any, admin: Any) -> None:
@@ -221,7 +224,7 @@ async def test_who_migrates_sees_nobodys_rows(matrix_of: Any, admin: Any) -> Non
     await matrix.connection.close()
 
     assert seen == {table: {"nothing"} for table in secured}
-    assert len(secured) == 11
+    assert len(secured) == 13
 
 
 MUTANTS = [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flux_common.contracts import intake
 from flux_common.contracts.catalogue import COMMAND_REQUESTED, RUN_REQUESTED
-from flux_common.contracts.intake import judge, parse, read_request, readable_request_id
+from flux_common.contracts.intake import IntakeLimits, judge, parse, read_request, readable_request_id
 from flux_common.contracts.requests import CommandRequested, RunRequested
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import ValidationFailed
@@ -183,12 +183,32 @@ def test_no_value_is_shown_anywhere() -> None:
     assert secret.lower() not in shown.lower()
 
 
-def test_an_exhausted_stack_is_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exhausted_stack_is_a_verdict() -> None:
     """Were the limits wider than the reader's stack, the value would be refused all the same."""
-    monkeypatch.setattr(intake, "DEPTH_MAX", 10**6)
-    monkeypatch.setattr(intake, "TOKENS_MAX", 10**6)
+    with pytest.raises(ValidationFailed) as refused:
+        parse(b"[" * 100_000 + b"]" * 100_000, IntakeLimits(depth_max=10**6, tokens_max=10**6))
 
-    assert refusal(b"[" * 100_000 + b"]" * 100_000).code == Code.JSON_TOO_DEEP
+    assert refused.value.code == Code.JSON_TOO_DEEP
+
+
+@pytest.mark.parametrize(
+    ("limits", "value", "code"),
+    [
+        (IntakeLimits(value_bytes_max=7), b'{"a": 1}', Code.TOO_LARGE),
+        (IntakeLimits(depth_max=2), b"[[[]]]", Code.JSON_TOO_DEEP),
+        (IntakeLimits(tokens_max=4), b"[1,2]", Code.JSON_TOO_DEEP),
+        (IntakeLimits(string_bytes_max=1), '"é"'.encode(), Code.JSON_INVALID),
+        (IntakeLimits(name_bytes_max=1), b'{"ab": 1}', Code.JSON_INVALID),
+    ],
+    ids=["bytes", "depth", "tokens", "string", "name"],
+)
+def test_a_limit_can_be_set(limits: IntakeLimits, value: bytes, code: Code) -> None:
+    """What the standard limits let pass is refused where an installation has set one lower."""
+    parse(value)
+    with pytest.raises(ValidationFailed) as refused:
+        parse(value, limits)
+
+    assert refused.value.code == code
 
 
 @pytest.mark.parametrize("problem", [MemoryError, OverflowError])

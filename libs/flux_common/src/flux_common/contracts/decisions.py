@@ -11,8 +11,10 @@ from flux_common.contracts.types import (
     CodeText,
     CommandId,
     CommandName,
+    Count,
     Digest,
     Event,
+    Positive,
     RecordPosition,
     RequestId,
     Uuid,
@@ -82,3 +84,30 @@ class RecordDeadLettered(Event):
     sha256: Digest
     code: CodeText
     violations: Annotated[list[Violation], Field(max_length=32)] = Field(default_factory=list)
+
+
+class OffsetRange(Event):
+    """Offsets of one Kafka partition, both ends included."""
+
+    first: Count
+    last: Count
+
+
+class IntakeFlooded(Event):
+    """`flux.intake.flooded.v1`: past the agency's refusals of a minute, the one answer to every record in `offsets`.
+
+    None of them is carried out. `position` is the first of them, `codes` says how often what was wrong; records between
+    the ranges have answers of their own.
+    """
+
+    agency_id: AgencyId
+    code: CodeText
+    message: Annotated[str, Field(max_length=512)]
+    position: RecordPosition
+    offsets: Annotated[list[OffsetRange], Field(min_length=1, max_length=10_000)]
+    count: Positive
+    codes: Annotated[dict[CodeText, Positive], Field(max_length=64)]
+
+    def answers(self, offset: int) -> bool:
+        """Tell whether the record at `offset` of this Kafka partition is among them."""
+        return any(one.first <= offset <= one.last for one in self.offsets)

@@ -84,15 +84,18 @@ def headers_for(
     return [(name, value.encode()) for name, value in named.items()]
 
 
-def read_envelope(record: Received) -> Envelope:
+def read_envelope(
+    record: Received, *, headers_max: int = HEADERS_MAX, header_bytes_max: int = HEADER_BYTES_MAX
+) -> Envelope:
     """Return the envelope of a record.
 
     Raises:
         ValidationFailed: a needed header is missing, repeated, oversized or not UTF-8.
     """
-    if len(record.headers) > HEADERS_MAX:
+    if len(record.headers) > headers_max:
         raise ValidationFailed(Code.HEADER_INVALID, "There are too many headers")
-    texts = {name: _text(record, name) for name, _ in record.headers if name.startswith("ce_") or name == "traceparent"}
+    wanted = [name for name, _ in record.headers if name.startswith("ce_") or name == "traceparent"]
+    texts = {name: _text(record, name, header_bytes_max) for name in wanted}
     if "ce_id" not in texts or "ce_type" not in texts:
         raise ValidationFailed(Code.HEADER_INVALID, "ce_id and ce_type are needed")
     return Envelope(
@@ -104,9 +107,9 @@ def read_envelope(record: Received) -> Envelope:
     )
 
 
-def _text(record: Received, name: str) -> str:
+def _text(record: Received, name: str, bytes_max: int) -> str:
     value = record.header(name)
-    if value is None or len(value) > HEADER_BYTES_MAX:
+    if value is None or len(value) > bytes_max:
         raise ValidationFailed(Code.HEADER_INVALID, "A header is repeated, empty or oversized")
     try:
         return value.decode()

@@ -14,24 +14,37 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
 from pydantic import ValidationError
 
 from flux_common.contracts.catalogue import REQUESTS, EventSpec
+from flux_common.contracts.envelope import HEADER_BYTES_MAX, HEADERS_MAX
 from flux_common.contracts.requests import CommandRequested, RunRequested
 from flux_common.contracts.schema import validator_of, violations
 from flux_common.contracts.types import REQUEST_ID_PATTERN, Event
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import ValidationFailed
 
-VALUE_BYTES_MAX: Final = 256 * 1024
-DEPTH_MAX: Final = 64
-TOKENS_MAX: Final = 4096
-STRING_BYTES_MAX: Final = 64 * 1024
-NAME_BYTES_MAX: Final = 256
 EXPONENT_MAX: Final = 308
 INT64_DIGITS_MAX: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """How much of a record is read before it is refused for its size; an installation may set each (`FLUX_INTAKE_…`)."""
+
+    value_bytes_max: int = 256 * 1024
+    depth_max: int = 64
+    tokens_max: int = 4096
+    string_bytes_max: int = 64 * 1024
+    name_bytes_max: int = 256
+    headers_max: int = HEADERS_MAX
+    header_bytes_max: int = HEADER_BYTES_MAX
+
+
+STANDARD: Final = IntakeLimits()
 
 _EXHAUSTED: Final = (RecursionError, MemoryError, OverflowError)
 _EVENTS: Final = {spec.ce_type: spec for spec in REQUESTS.events}
@@ -43,13 +56,13 @@ def prepare() -> None:
         validator_of(spec)
 
 
-def read_request(ce_type: str, value: bytes | None) -> RunRequested | CommandRequested:
+def read_request(ce_type: str, value: bytes | None, limits: IntakeLimits = STANDARD) -> RunRequested | CommandRequested:
     """Return the request that `value` is.
 
     Raises:
         ValidationFailed: `EVENT_TYPE_UNKNOWN`, or as `parse` and `judge` raise it.
     """
-    return cast("RunRequested | CommandRequested", judge(request_spec(ce_type), parse(value)))
+    return cast("RunRequested | CommandRequested", judge(request_spec(ce_type), parse(value, limits)))
 
 
 def request_spec(ce_type: str) -> EventSpec:
@@ -63,14 +76,14 @@ def request_spec(ce_type: str) -> EventSpec:
     return _EVENTS[ce_type]
 
 
-def parse(value: bytes | None) -> Any:
+def parse(value: bytes | None, limits: IntakeLimits = STANDARD) -> Any:
     """Return the JSON document that `value` is, with every text in it checked.
 
     Raises:
         ValidationFailed: `VALUE_MISSING`, `TOO_LARGE`, `NOT_UTF8`, `JSON_TOO_DEEP` or `JSON_INVALID`.
     """
-    document = decode(value)
-    _walk(document)
+    document = decode(value, limits)
+    _walk(document, limits)
     return document
 
 
@@ -94,13 +107,13 @@ def readable_request_id(document: Any) -> str | None:
     return named if isinstance(named, str) and re.fullmatch(REQUEST_ID_PATTERN, named) else None
 
 
-def decode(value: bytes | None) -> Any:
+def decode(value: bytes | None, limits: IntakeLimits = STANDARD) -> Any:
     """Return the JSON document that `value` is by RFC 8259, without the walk over its texts.
 
     Raises:
         ValidationFailed: as `parse`.
     """
-    text = _text(value)
+    text = _text(value, limits)
     try:
         return _DECODER.decode(text)
     except ValueError:
@@ -117,18 +130,18 @@ def _broken(spec: EventSpec, document: Any) -> tuple[tuple[str, str], ...]:
         return ()
 
 
-def _text(value: bytes | None) -> str:
+def _text(value: bytes | None, limits: IntakeLimits) -> str:
     if value is None:
         raise ValidationFailed(Code.VALUE_MISSING, "The record has no value")
-    if len(value) > VALUE_BYTES_MAX:
-        raise ValidationFailed(Code.TOO_LARGE, f"The value is larger than {VALUE_BYTES_MAX} bytes")
+    if len(value) > limits.value_bytes_max:
+        raise ValidationFailed(Code.TOO_LARGE, f"The value is larger than {limits.value_bytes_max} bytes")
     try:
         text = value.decode("utf-8", "strict")
     except UnicodeDecodeError:
         raise ValidationFailed(Code.NOT_UTF8, "The value is not strict UTF-8") from None
     if text.startswith("\ufeff"):
         raise ValidationFailed(Code.JSON_INVALID, "The value begins with a byte order mark")
-    _scan(value)
+    _scan(value, limits.depth_max, limits.tokens_max)
     return text
 
 
@@ -138,16 +151,16 @@ _OPENING: Final = frozenset(b"[{")
 _CLOSING: Final = frozenset(b"]}")
 
 
-def _scan(value: bytes) -> None:
+def _scan(value: bytes, depth_max: int, tokens_max: int) -> None:
     """Refuse what nests too deep or has too many tokens, before a parser builds anything of it."""
-    if len(value) <= TOKENS_MAX and value.count(b"[") + value.count(b"{") <= DEPTH_MAX:
+    if len(value) <= tokens_max and value.count(b"[") + value.count(b"{") <= depth_max:
         return  # a token has a byte at least, and a level a bracket
     depth = 0
     for count, token in enumerate(_TOKEN.finditer(value), 1):
         first = value[token.start()]
         depth += (first in _OPENING) - (first in _CLOSING)
-        if depth > DEPTH_MAX or count > TOKENS_MAX:
-            raise ValidationFailed(Code.JSON_TOO_DEEP, f"More than {DEPTH_MAX} levels or {TOKENS_MAX} tokens")
+        if depth > depth_max or count > tokens_max:
+            raise ValidationFailed(Code.JSON_TOO_DEEP, f"More than {depth_max} levels or {tokens_max} tokens")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -181,18 +194,18 @@ _DECODER: Final = json.JSONDecoder(
 )
 
 
-def _walk(document: Any) -> None:
+def _walk(document: Any, limits: IntakeLimits) -> None:
     """Check every text of a document. Escapes can make what UTF-8 itself cannot hold."""
     waiting = [document]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            _check_text(item, STRING_BYTES_MAX)
+            _check_text(item, limits.string_bytes_max)
         elif isinstance(item, list):
             waiting.extend(item)
         elif isinstance(item, dict):
             for name, value in item.items():
-                _check_text(name, NAME_BYTES_MAX)
+                _check_text(name, limits.name_bytes_max)
                 waiting.append(value)
 
 

@@ -670,6 +670,24 @@ CREATE TABLE flux_ingest.dead_letters (
 
 COMMENT ON TABLE flux_ingest.dead_letters IS 'Records put aside: position and digest, never bytes; replay reads them from Kafka again.';
 
+CREATE TABLE flux_ingest.floods (
+    agency_id text NOT NULL,
+    topic text NOT NULL,
+    kafka_partition integer NOT NULL,
+    last_offset bigint NOT NULL,
+    offsets int8multirange NOT NULL,
+    refused integer NOT NULL,
+    decided_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT floods_agency_id_check CHECK ((agency_id <> ''::text)),
+    CONSTRAINT floods_check CHECK ((last_offset = (upper(offsets) - 1))),
+    CONSTRAINT floods_offsets_check CHECK ((NOT isempty(offsets))),
+    CONSTRAINT floods_refused_check CHECK ((refused > 0))
+);
+
+ALTER TABLE ONLY flux_ingest.floods FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE flux_ingest.floods IS 'Refused records that one decision answered together. The key ends with the last offset: nothing lies behind a lane, so to look there is free.';
+
 CREATE TABLE flux_ingest.lanes (
     topic text NOT NULL,
     kafka_partition integer NOT NULL,
@@ -763,6 +781,18 @@ CREATE TABLE flux_ingest.outbox_parked (
 );
 
 COMMENT ON TABLE flux_ingest.outbox_parked IS 'Events that the broker would not take; released in their old order by an operator.';
+
+CREATE TABLE flux_ingest.refusals (
+    agency_id text NOT NULL,
+    minute timestamp with time zone NOT NULL,
+    refused bigint NOT NULL,
+    CONSTRAINT refusals_agency_id_check CHECK ((agency_id <> ''::text)),
+    CONSTRAINT refusals_refused_check CHECK ((refused > 0))
+);
+
+ALTER TABLE ONLY flux_ingest.refusals FORCE ROW LEVEL SECURITY;
+
+COMMENT ON TABLE flux_ingest.refusals IS 'How many records were refused in a minute of LogAppendTime. A counter, not evidence: what a topic has lost is forgotten here.';
 
 CREATE TABLE flux_ingest.rejections (
     agency_id text NOT NULL,
@@ -921,6 +951,9 @@ ALTER TABLE ONLY flux_ingest.commands
 ALTER TABLE ONLY flux_ingest.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (topic, kafka_partition, kafka_offset);
 
+ALTER TABLE ONLY flux_ingest.floods
+    ADD CONSTRAINT floods_pkey PRIMARY KEY (agency_id, topic, kafka_partition, last_offset);
+
 ALTER TABLE ONLY flux_ingest.lanes
     ADD CONSTRAINT lanes_pkey PRIMARY KEY (topic, kafka_partition);
 
@@ -935,6 +968,9 @@ ALTER TABLE ONLY flux_ingest.outbox_parked
 
 ALTER TABLE ONLY flux_ingest.outbox
     ADD CONSTRAINT outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY flux_ingest.refusals
+    ADD CONSTRAINT refusals_pkey PRIMARY KEY (agency_id, minute);
 
 ALTER TABLE ONLY flux_ingest.rejections
     ADD CONSTRAINT rejections_pkey PRIMARY KEY (agency_id, topic, kafka_partition, kafka_offset);
@@ -1036,11 +1072,19 @@ ALTER TABLE flux_audit.tree_heads ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE flux_ingest.commands ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE flux_ingest.floods ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE flux_ingest.refusals ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE flux_ingest.rejections ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE flux_ingest.requests ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY service_batch ON flux_ingest.commands TO flux_ingest USING ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[]))) WITH CHECK ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[])));
+
+CREATE POLICY service_batch ON flux_ingest.floods TO flux_ingest USING ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[]))) WITH CHECK ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[])));
+
+CREATE POLICY service_batch ON flux_ingest.refusals TO flux_ingest USING ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[]))) WITH CHECK ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[])));
 
 CREATE POLICY service_batch ON flux_ingest.rejections TO flux_ingest USING ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[]))) WITH CHECK ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[])));
 
@@ -1141,6 +1185,8 @@ GRANT SELECT,INSERT ON TABLE flux_ingest.commands TO flux_ingest;
 
 GRANT SELECT,INSERT ON TABLE flux_ingest.dead_letters TO flux_ingest;
 
+GRANT SELECT,INSERT ON TABLE flux_ingest.floods TO flux_ingest;
+
 GRANT SELECT,INSERT,UPDATE ON TABLE flux_ingest.lanes TO flux_ingest;
 
 GRANT SELECT,INSERT ON TABLE flux_ingest.ledger TO flux_ingest;
@@ -1150,6 +1196,8 @@ GRANT SELECT,INSERT ON TABLE flux_ingest.ledger_exceptions TO flux_ingest;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE flux_ingest.outbox TO flux_ingest;
 
 GRANT SELECT,INSERT,DELETE ON TABLE flux_ingest.outbox_parked TO flux_ingest;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE flux_ingest.refusals TO flux_ingest;
 
 GRANT SELECT,INSERT ON TABLE flux_ingest.rejections TO flux_ingest;
 
@@ -1191,3 +1239,4 @@ INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (1, '0001_pre_fo
 INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (2, '0002_pre_functions.sql', '5508a7374e52a1a69c63ec0f30422daed86a5ea900953b0e22776868d52d1689');
 INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (3, '0003_pre_ledger_counts.sql', '5ebdef295c53d3483dec7dbef0b71de4096e63483b029a28cb369e626c252bec');
 INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (4, '0004_pre_expiry.sql', '0a5e5e58d1a390757e571276503b269c9f8bed70b8325dcf47d04fc9639359a4');
+INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (5, '0005_pre_flood_brake.sql', '37b430a174be9a71fb65ea87c4fb17fccdbe6c597b02a6e2ebe228abd7cfa6b0');

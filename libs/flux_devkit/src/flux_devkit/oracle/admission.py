@@ -14,6 +14,7 @@ from typing import Any
 
 from flux_common.contracts import catalogue
 from flux_common.kernel.ids import run_id
+from flux_devkit.oracle.flooding import answers
 from flux_devkit.oracle.report import Violation
 from flux_devkit.oracle.rows import CommandRow, Placed, RequestRow
 from flux_devkit.oracle.world import Book, Event, World, group, header, json_of, repeated
@@ -111,9 +112,10 @@ def _attested(world: World, event: Event, facts: list[Event]) -> Iterator[Violat
 
 def requests_are_answered_once(world: World) -> Iterator[Violation]:
     """I1: each judged request was answered by one decision or dead letter; each decision judged a request."""
-    told = group(world.on(catalogue.DECISIONS), lambda event: event.of_record)
+    told = answers(world)
     letters = {row.position for row in world.tables.dead_letters}
     known = {row.position for row in (*world.tables.requests, *world.tables.commands, *world.tables.rejections)}
+    known |= {position for row in world.tables.floods for position in row.positions()}
     for book in _request_books(world):
         for record, fate in book.judged():
             at, events = record.position, told.get(record.position, [])

@@ -118,6 +118,21 @@ class RejectionRow(Placed):
 
 
 @dataclass(frozen=True, slots=True)
+class FloodRow(Placed):
+    """Refused records that one decision answered: ranges of offsets, both ends included; its own offset is the last."""
+
+    firsts: list[int]
+    lasts: list[int]
+    refused: int
+
+    def positions(self) -> list[Position]:
+        """Return the position of each of the records."""
+        tp = TopicPartition(self.topic, self.kafka_partition)
+        pairs = zip(self.firsts, self.lasts, strict=True)
+        return [tp.at(offset) for first, last in pairs for offset in range(first, last + 1)]
+
+
+@dataclass(frozen=True, slots=True)
 class UseRow(Placed):
     """A token or proof that was spent."""
 
@@ -319,6 +334,7 @@ class Tables:
     requests: tuple[RequestRow, ...] = ()
     commands: tuple[CommandRow, ...] = ()
     rejections: tuple[RejectionRow, ...] = ()
+    floods: tuple[FloodRow, ...] = ()
     uses: tuple[UseRow, ...] = ()
     agenda: tuple[AgendaRow, ...] = ()
 
@@ -340,6 +356,7 @@ ROWS: dict[str, type] = {
     "requests": RequestRow,
     "commands": CommandRow,
     "rejections": RejectionRow,
+    "floods": FloodRow,
     "uses": UseRow,
     "agenda": AgendaRow,
 }

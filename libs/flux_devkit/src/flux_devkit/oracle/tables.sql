@@ -97,6 +97,12 @@ SELECT agency_id, command_id, request_id, command_sha256 AS sha256, topic, kafka
 -- name: rejections
 SELECT agency_id, request_id, code, topic, kafka_partition, kafka_offset FROM flux_ingest.rejections
 
+-- name: floods
+SELECT f.agency_id, f.topic, f.kafka_partition, f.last_offset AS kafka_offset, f.refused,
+       ARRAY(SELECT lower(part) FROM unnest(f.offsets) part ORDER BY part) AS firsts,
+       ARRAY(SELECT upper(part) - 1 FROM unnest(f.offsets) part ORDER BY part) AS lasts
+  FROM flux_ingest.floods f
+
 -- name: uses
 SELECT agency_id, use_digest, body_sha256 AS sha256, topic, kafka_partition, kafka_offset FROM flux_ingest.token_uses
 

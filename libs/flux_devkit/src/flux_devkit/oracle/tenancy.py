@@ -79,7 +79,14 @@ def intake_rows_name_their_topics_agency(world: World) -> Iterator[Violation]:
     """I5: what ingest keeps of a record, and every dead letter of one, is kept for the topic's agency."""
     agencies = {catalogue.REQUESTS.of(agency): agency for agency in world.agencies}
     tables = world.tables
-    for row in (*tables.requests, *tables.commands, *tables.rejections, *tables.uses, *tables.dead_letters):
+    for row in (
+        *tables.requests,
+        *tables.commands,
+        *tables.rejections,
+        *tables.floods,
+        *tables.uses,
+        *tables.dead_letters,
+    ):
         owner = agencies.get(row.topic, row.agency_id)
         if row.agency_id != owner:
             yield Violation("I5", f"a row of {row.agency_id} about a record of {owner}", (str(row.position),))
@@ -129,6 +136,7 @@ def strangers_have_no_rows(world: World) -> Iterator[Violation]:
     tables = world.tables
     found = {row.agency_id for row in (*tables.runs, *tables.leaves, *tables.heads, *tables.nodes)}  # type: ignore[attr-defined]
     found |= {row.agency_id for row in (*tables.requests, *tables.commands, *tables.rejections, *tables.dead_letters)}
+    found |= {row.agency_id for row in tables.floods}
     for agency in sorted(found - {*world.agencies, SYSTEM_AGENCY}):
         yield Violation("I5", "rows of an agency that is not registered", (agency,))
 

@@ -6,14 +6,26 @@ agency's lock a key that is taken is a contradiction in our own tables, never a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from flux_common.kernel.positions import LaneBatch, Position, TopicPartition
 from flux_common.postgres.database import Connection
 from flux_common.postgres.queries import Queries
-from flux_ingest.domain.model import Accepted, Asked, DeadLettered, Decision, Finding, Holder, Kind, Known, Rejected
+from flux_ingest.domain.brake import ranges
+from flux_ingest.domain.model import (
+    Accepted,
+    Asked,
+    DeadLettered,
+    Decision,
+    Finding,
+    Flooded,
+    Holder,
+    Kind,
+    Known,
+    Rejected,
+)
 
 _SQL = Queries.load("flux_ingest.adapters", "decisions.sql")
 
@@ -66,6 +78,23 @@ class PostgresDecisions:
         await self._insert("insert_uses", [_use(one) for one in spent], [one.asked for one in spent])
         rows = [(one.position.offset, one.request_id, one.code) for one in rejected]
         await self._insert("insert_rejections", rows, rejected, now)
+        await self._save_flood([one.position for one in decisions if isinstance(one, Flooded)], now)
+
+    async def _save_flood(self, flooded: Sequence[Position], now: datetime) -> None:
+        if flooded:
+            tp, found = flooded[0].tp, ranges([position.offset for position in flooded])
+            columns = ([first for first, _ in found], [last for _, last in found])
+            await self._connection.execute(
+                _SQL["insert_flood"], self._agency_id, tp.topic, tp.kafka_partition, now, *columns
+            )
+
+    async def count_refusals(self, added: Mapping[datetime, int]) -> dict[datetime, int]:
+        """Add refusals to their minutes; return how many each of these had before."""
+        minutes = sorted(added)
+        rows = await self._connection.fetch(
+            _SQL["count_refusals"], self._agency_id, minutes, [added[minute] for minute in minutes]
+        )
+        return {row["minute"]: row["refused"] - added[row["minute"]] for row in rows}
 
     async def _insert(
         self, query: str, rows: Sequence[tuple[Any, ...]], of: Sequence[Asked | Rejected], *more: Any
@@ -79,6 +108,10 @@ class PostgresDecisions:
     async def forget_uses(self, now: datetime, most: int) -> int:
         """Forget at most `most` single uses whose tokens are refused by now for their age; return how many."""
         return len(await self._connection.fetch(_SQL["forget_uses"], self._agency_id, now, most))
+
+    async def forget_refusals(self, before: datetime) -> None:
+        """Forget how many were refused in minutes `before` this."""
+        await self._connection.execute(_SQL["forget_refusals"], self._agency_id, before)
 
 
 def _position(row: Any) -> Position:

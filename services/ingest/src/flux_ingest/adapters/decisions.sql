@@ -16,9 +16,14 @@ SELECT encode(u.use_digest, 'hex') AS name, u.body_sha256 AS sha256, u.topic, u.
   FROM token_uses u WHERE u.agency_id = $1 AND u.use_digest = ANY ($2::bytea[])
 
 -- name: rejected
--- Empty, unless a lane was set back: what was refused once is not judged anew.
+-- Empty, unless a lane was set back: what was refused once, alone or in a flood, is not judged anew.
 SELECT r.kafka_offset, r.code FROM rejections r
  WHERE r.agency_id = $1 AND r.topic = $2 AND r.kafka_partition = $3 AND r.kafka_offset >= $4 AND r.kafka_offset < $5
+UNION ALL
+SELECT one.kafka_offset, 'INTAKE_FLOODED' FROM floods f
+ CROSS JOIN unnest(f.offsets * int8multirange(int8range($4, $5))) AS part (range)
+ CROSS JOIN generate_series(lower(part.range), upper(part.range) - 1) AS one (kafka_offset)
+ WHERE f.agency_id = $1 AND f.topic = $2 AND f.kafka_partition = $3 AND f.last_offset >= $4
 
 -- name: insert_requests
 INSERT INTO requests (agency_id, request_id, run_id, request_sha256, topic, kafka_partition, kafka_offset, accepted_at)
@@ -43,6 +48,23 @@ INSERT INTO rejections (agency_id, topic, kafka_partition, kafka_offset, request
 SELECT $1, $2, $3, x.kafka_offset, x.request_id, x.code, $4
   FROM unnest($5::bigint[], $6::text[], $7::text[]) AS x (kafka_offset, request_id, code)
  ORDER BY x.kafka_offset
+
+-- name: insert_flood
+INSERT INTO floods (agency_id, topic, kafka_partition, last_offset, offsets, refused, decided_at)
+SELECT $1, $2, $3, max(x.last), range_agg(int8range(x.first, x.last, '[]')), sum(x.last - x.first + 1), $4
+  FROM unnest($5::bigint[], $6::bigint[]) AS x (first, last)
+
+-- name: count_refusals
+-- Under the agency's lock: returns how many each minute had before.
+INSERT INTO refusals AS r (agency_id, minute, refused)
+SELECT $1, x.minute, x.refused FROM unnest($2::timestamptz[], $3::bigint[]) AS x (minute, refused)
+ ORDER BY x.minute
+ON CONFLICT (agency_id, minute) DO UPDATE SET refused = r.refused + excluded.refused
+RETURNING minute, refused
+
+-- name: forget_refusals
+-- Minutes whose records no topic holds any more.
+DELETE FROM refusals r WHERE r.agency_id = $1 AND r.minute < $2
 
 -- name: forget_uses
 -- Bounded, oldest first; what is forgotten is refused for its age whatever comes.

@@ -108,7 +108,19 @@ class Redelivered:
     code: str | None
 
 
-Decision = Accepted | Repeated | Rejected | DeadLettered | Redelivered
+@dataclass(frozen=True, slots=True)
+class Flooded:
+    """Refused past the agency's refusals of a minute: the batch's one decision answers it, and no other does."""
+
+    refused: Rejected | DeadLettered
+
+    @property
+    def position(self) -> Position:
+        """Return the record's position."""
+        return self.refused.position
+
+
+Decision = Accepted | Repeated | Rejected | DeadLettered | Redelivered | Flooded
 
 
 @dataclass(frozen=True, slots=True)

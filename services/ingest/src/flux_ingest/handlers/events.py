@@ -2,6 +2,7 @@
 
 A decision's fact comes before the decision, and the decision before what it admits. Whoever is not proven leaves no line
 of their own in an agency's log: one fact for each batch, in the log of `_system`, counts them and seals their positions.
+Past the brake, records have no events of their own (flooding.py).
 Ids of events derive from the record's position: the decision is ordinal 0, what it admits 1, the fact of the unproven 2.
 """
 
@@ -92,7 +93,7 @@ class Telling:
             request_id=asked.request_id,
             run_id=str(asked.run_id),
             request_sha256=asked.sha256,
-            position=_place(asked.position),
+            position=place(asked.position),
         )
 
     def _run_admitted(self, asked: Asked, body: RunRequested) -> RunAdmitted:
@@ -115,7 +116,7 @@ class Telling:
             command=body.command,
             run_id=str(asked.run_id),
             repeated=repeated,
-            position=_place(asked.position),
+            position=place(asked.position),
         )
         return self._decision(reading, catalogue.COMMAND_ACCEPTED, accepted, asked.request_id)
 
@@ -148,7 +149,7 @@ class Telling:
             told = self._command_accepted(reading, asked, reading.body, repeated=True)
         else:
             accepted = self._run_accepted(asked).model_dump()
-            repeated = RunRepeated(**accepted, first=_place(first))
+            repeated = RunRepeated(**accepted, first=place(first))
             told = self._decision(reading, catalogue.RUN_REPEATED, repeated, asked.request_id)
         return [self._fact(reading, told, _type(asked.kind, "repeated"), refs=_refs(asked)), told]
 
@@ -159,7 +160,7 @@ class Telling:
             "code": rejected.code.value,
             "message": rejected.code.meaning,
             "violations": [Violation(pointer=pointer, keyword=keyword) for pointer, keyword in rejected.violations],
-            "position": _place(rejected.position),
+            "position": place(rejected.position),
         }
         if rejected.kind is Kind.RUN:
             told = self._decision(reading, catalogue.RUN_REJECTED, RunRejected(**said), rejected.request_id)
@@ -178,7 +179,7 @@ class Telling:
         record = reading.record
         letter = RecordDeadLettered(
             agency_id=self.agency.agency_id,
-            position=_place(record.position),
+            position=place(record.position),
             sha256=sha256_hex(record.value or b""),
             code=str(code),
         )
@@ -250,7 +251,8 @@ def _type(kind: Kind, what: str) -> str:
     return f"{'request' if kind is Kind.RUN else 'command'}.{what}"
 
 
-def _place(position: Position) -> RecordPosition:
+def place(position: Position) -> RecordPosition:
+    """Return a position as events name it."""
     tp = position.tp
     return RecordPosition(topic=tp.topic, kafka_partition=tp.kafka_partition, offset=position.offset)
 

@@ -1,15 +1,18 @@
-"""Forgetting single uses whose tokens would be refused for their age anyway.
+"""Forgetting single uses whose tokens would be refused for their age anyway, and counts of minutes long gone.
 
 In bounded steps, one agency at a time, each with its fact: nothing disappears unaudited. What is forgotten is kept for
-longer than the topic keeps a record that could bring it again (`reading._single_use`).
+longer than the topic keeps a record that could bring it again (`reading._single_use`). Counts of refusals are no evidence,
+so their end is no fact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Final
 
 from flux_common.contracts import canonical
+from flux_common.contracts.catalogue import REQUESTS
 from flux_common.kernel.clock import Clock, millis
 from flux_common.kernel.ids import derived_id
 from flux_common.observability.logging import get_logger
@@ -21,6 +24,7 @@ from flux_ingest.ports import DecisionStore
 log = get_logger(__name__)
 
 ROWS_MAX: Final = 1_000
+COUNTS_KEPT: Final = timedelta(milliseconds=REQUESTS.retention_ms) + timedelta(days=1)  # segments live on for a while
 
 
 class UsesExpiry:
@@ -46,6 +50,7 @@ class UsesExpiry:
         async with self._database.transaction({agency_id}) as connection:
             store = self._open_store(connection, agency_id)
             await store.lock()
+            await store.forget_refusals(now - COUNTS_KEPT)
             forgotten = await store.forget_uses(now, ROWS_MAX)
             if forgotten:
                 what: list[str | int] = ["token-uses.expired", agency_id, millis(now), forgotten]

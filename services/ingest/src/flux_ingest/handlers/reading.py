@@ -27,7 +27,7 @@ from flux_common.auth import (
 )
 from flux_common.contracts import catalogue
 from flux_common.contracts.envelope import read_envelope
-from flux_common.contracts.intake import parse, read_request, readable_request_id
+from flux_common.contracts.intake import STANDARD, IntakeLimits, parse, read_request, readable_request_id
 from flux_common.contracts.requests import CommandRequested, RunRequested
 from flux_common.kernel.clock import from_millis
 from flux_common.kernel.codes import Code
@@ -38,7 +38,6 @@ from flux_common.observability.tracing import TRACEPARENT, carried_traceparent
 from flux_ingest.domain.model import Asked, DeadLettered, Finding, Kind, Rejected, SingleUse
 from flux_ingest.domain.terms import Wish, objection
 
-HEADERS_MAX: Final = 64  # looking headers up takes time that grows with their number
 SPECVERSION: Final = b"1.0"
 Body = RunRequested | CommandRequested
 
@@ -63,16 +62,19 @@ class Reading:
 class Reader:
     """Reads records of one agency's topic, by one state of the registry and its keys, at one moment."""
 
-    def __init__(self, agency_id: str, trust: Trust, memory: VerifiedTokens, now: datetime) -> None:
+    def __init__(
+        self, agency_id: str, trust: Trust, memory: VerifiedTokens, now: datetime, limits: IntakeLimits = STANDARD
+    ) -> None:
         self._agency_id = agency_id
         self._trust = trust
         self._memory = memory
         self._now = now
+        self._limits = limits
 
     def read(self, record: Received) -> Reading:
         """Return what a record is."""
         try:
-            kind = kind_of(record)
+            kind = kind_of(record, self._limits)
         except ValidationFailed as problem:
             return Reading(record, DeadLettered(record.position, Code[problem.code]))
         sender: Actor | None = None
@@ -80,12 +82,12 @@ class Reader:
             verified = sender = self._prove(record, kind)
             body = self._read_body(record, kind, verified)
         except TokenRefused as refused:
-            return _rejected(record, kind, refused.reason, refused.actor or sender)
+            return self._rejected(record, kind, refused.reason, refused.actor or sender)
         except ValidationFailed as problem:
-            return _rejected(record, kind, Code[problem.code], sender, problem.violations)
+            return self._rejected(record, kind, Code[problem.code], sender, problem.violations)
         code = objection(self._wish(record, body), self._agency_id)
         if code is not None:
-            return _rejected(record, kind, code, sender)
+            return self._rejected(record, kind, code, sender)
         return Reading(record, _asked(record, kind, body, verified), _trace(record), body, verified)
 
     def _prove(self, record: Received, kind: Kind) -> Verified:
@@ -97,7 +99,7 @@ class Reader:
         """Read the body for whoever may ask for it; which command is asked for, only the body tells."""
         if kind is Kind.RUN:
             authorize(verified, Ask.REQUEST, self._trust.registry)
-        body = read_request(_TYPES[kind], record.value)
+        body = read_request(_TYPES[kind], record.value, self._limits)
         if isinstance(body, CommandRequested):
             authorize(verified, Ask(body.command), self._trust.registry)
         return body
@@ -115,18 +117,45 @@ class Reader:
             destination_allowed=agency.may_write(body.destination.uri),
         )
 
+    def _rejected(
+        self,
+        record: Received,
+        kind: Kind,
+        code: Code,
+        sender: Actor | None,
+        violations: tuple[tuple[str, str], ...] = (),
+    ) -> Reading:
+        request_id, command_id = self._named(record, kind)
+        finding = Rejected(record.position, kind, code, sender is not None, request_id, command_id, violations)
+        return Reading(record, finding, _trace(record), sender=sender)
 
-def kind_of(record: Received) -> Kind:
+    def _named(self, record: Received, kind: Kind) -> tuple[str | None, str | None]:
+        """Return the ids that a refused body names, as far as it can be read at all."""
+        try:
+            document: Any = parse(record.value, self._limits)
+        except ValidationFailed:
+            return None, None
+        command_id = None
+        if kind is Kind.COMMAND and isinstance(document, dict):
+            command_id = readable_request_id({"request_id": document.get("command_id")})  # one grammar for both ids
+        return readable_request_id(document), command_id
+
+
+def kind_of(record: Received, limits: IntakeLimits = STANDARD) -> Kind:
     """Return what a record asks for, by its headers.
 
     Raises:
         ValidationFailed: `HEADER_INVALID`, `NOT_UTF8` or `EVENT_TYPE_UNKNOWN`: it is no CloudEvent that belongs here.
     """
-    if len(record.headers) > HEADERS_MAX:
-        raise ValidationFailed(Code.HEADER_INVALID, f"More than {HEADERS_MAX} headers")
+    if len(record.headers) > limits.headers_max:  # looking headers up takes time that grows with their number
+        raise ValidationFailed(Code.HEADER_INVALID, f"More than {limits.headers_max} headers")
     # A trace context that is not well-formed is none, and no reason to refuse.
     attributes = tuple(header for header in record.headers if header[0] != TRACEPARENT)
-    envelope = read_envelope(replace(record, headers=attributes))
+    envelope = read_envelope(
+        replace(record, headers=attributes),
+        headers_max=limits.headers_max,
+        header_bytes_max=limits.header_bytes_max,
+    )
     if record.count("ce_specversion") and record.header("ce_specversion") != SPECVERSION:
         raise ValidationFailed(Code.HEADER_INVALID, "Not CloudEvents 1.0")
     if envelope.type not in _KINDS:
@@ -152,30 +181,6 @@ def _single_use(verified: Verified) -> SingleUse | None:
         return None
     kept_ms = (verified.exp + LEEWAY_S) * 1000 + catalogue.REQUESTS.retention_ms
     return SingleUse(verified.single_use, from_millis(kept_ms))
-
-
-def _rejected(
-    record: Received,
-    kind: Kind,
-    code: Code,
-    sender: Actor | None,
-    violations: tuple[tuple[str, str], ...] = (),
-) -> Reading:
-    request_id, command_id = _named(record, kind)
-    finding = Rejected(record.position, kind, code, sender is not None, request_id, command_id, violations)
-    return Reading(record, finding, _trace(record), sender=sender)
-
-
-def _named(record: Received, kind: Kind) -> tuple[str | None, str | None]:
-    """Return the ids that a refused body names, as far as it can be read at all."""
-    try:
-        document: Any = parse(record.value)
-    except ValidationFailed:
-        return None, None
-    command_id = None
-    if kind is Kind.COMMAND and isinstance(document, dict):
-        command_id = readable_request_id({"request_id": document.get("command_id")})  # one grammar for both ids
-    return readable_request_id(document), command_id
 
 
 def _trace(record: Received) -> str | None:

@@ -1,8 +1,8 @@
 """The requests lane: each record becomes one decision, and each batch one commit.
 
 Tokens are proven and bodies read before the transaction begins, for that takes longer than the database may wait. Inside
-it: lock the agency, look up what its records touch, decide (a pure fold), write. What was read does not depend on what
-is looked up, so nothing is read twice. A record that the database refuses is a dead letter of its own.
+it: lock the agency, look up what its records touch, decide (a pure fold), brake a flood of refusals, write. What was read
+does not depend on what is looked up, so nothing is read twice. A record that the database refuses is a dead letter of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 from flux_common.auth import Agency, Trust, VerifiedTokens
 from flux_common.contracts.catalogue import REQUESTS
+from flux_common.contracts.intake import STANDARD, IntakeLimits
 from flux_common.contracts.types import AGENCY_PATTERN
 from flux_common.kernel.clock import Clock
 from flux_common.kernel.codes import Code
@@ -24,9 +25,11 @@ from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.lanes import Advance, PostgresLanes
 from flux_common.postgres.outbox import DeadLetter
+from flux_ingest.domain.brake import brake, minute_of, refusals
 from flux_ingest.domain.decide import decide
-from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Redelivered, Rejected, Repeated
+from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Flooded, Redelivered, Rejected, Repeated
 from flux_ingest.handlers.events import Telling
+from flux_ingest.handlers.flooding import of_the_flood
 from flux_ingest.handlers.reading import Reader, Reading
 from flux_ingest.ports import DecisionStore
 
@@ -59,12 +62,14 @@ class RequestsHandler:
         trust: Callable[[], Trust],
         clock: Clock,
         on_unknown_key: Callable[[], None] = lambda: None,
+        limits: IntakeLimits = STANDARD,
     ) -> None:
         self._lanes = lanes
         self._open_store = open_store
         self._trust = trust
         self._clock = clock
         self._on_unknown_key = on_unknown_key
+        self._limits = limits
         self._memory = VerifiedTokens()
 
     async def apply(self, batch: LaneBatch) -> None:
@@ -77,6 +82,7 @@ class RequestsHandler:
             await store.lock()
             findings = [reading.finding for reading in readings]
             decisions = decide(findings, await store.known(batch, findings))
+            decisions = await _braked(advance, store, agency, decisions)
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
@@ -91,7 +97,7 @@ class RequestsHandler:
         self._report(batch, agency, [put_aside])
 
     async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
-        reader = Reader(agency.agency_id, trust, self._memory, self._clock.now())
+        reader = Reader(agency.agency_id, trust, self._memory, self._clock.now(), self._limits)
         readings: list[Reading] = []
         for record in batch.records:
             readings.append(reader.read(record))
@@ -107,12 +113,14 @@ class RequestsHandler:
         for decision in decisions:
             if isinstance(decision, DeadLettered):
                 metrics.dead_letters.labels(REQUESTS.name, decision.code).inc()
-            elif isinstance(decision, Rejected) and not decision.proven:
-                metrics.verification_failures.labels(decision.code).inc()
+        refused = [one.refused if isinstance(one, Flooded) else one for one in decisions]
+        for one in refused:
+            if isinstance(one, Rejected) and not one.proven:
+                metrics.verification_failures.labels(one.code).inc()
         oldest = batch.records[0].appended_at
         if oldest is not None:
             metrics.decision_latency_seconds.observe(max(0.0, (self._clock.now() - oldest).total_seconds()))
-        if any(isinstance(decision, Rejected) and decision.code is Code.KEY_UNKNOWN for decision in decisions):
+        if any(isinstance(one, Rejected) and one.code is Code.KEY_UNKNOWN for one in refused):
             self._on_unknown_key()
         said = {f"{outcome} {code}".strip(): number for (outcome, code), number in sorted(outcomes.items())}
         log.info("decided", agency_id=agency.agency_id, lane=str(batch.lane.tp), outcomes=said)
@@ -126,10 +134,20 @@ def _registered(batch: LaneBatch, trust: Trust) -> Agency:
     return agency
 
 
+async def _braked(advance: Advance, store: DecisionStore, agency: Agency, decisions: list[Decision]) -> list[Decision]:
+    """Count the refusals of a batch, and let those past the agency's limit share one answer."""
+    minutes = [minute_of(record.appended_at or advance.now) for record in advance.batch.records]
+    added = refusals(decisions, minutes)
+    if not added:
+        return decisions
+    return brake(decisions, minutes, await store.count_refusals(added), agency.rejects_per_minute)
+
+
 def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisions: Sequence[Decision]) -> None:
     """Write every decision's events, and book in the ledger what had no effect."""
     telling = Telling(agency, advance.batch.lane.topic_id, advance.now)
     advance.emit(telling.of_the_unproven(decisions))
+    advance.emit(of_the_flood(agency.agency_id, telling.topic_id, telling.at, decisions))
     for reading, decision in zip(readings, decisions, strict=True):
         advance.emit(telling.of(reading, decision))
         match decision:
@@ -153,3 +171,5 @@ def _outcome(decision: Decision) -> tuple[str, str]:
             return "dead_lettered", code
         case Redelivered():
             return "redelivered", ""
+        case Flooded():
+            return "flooded", Code.INTAKE_FLOODED

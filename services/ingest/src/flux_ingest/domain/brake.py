@@ -1,0 +1,65 @@
+"""The flood brake: past an agency's refusals of a minute, a batch's refused records share one decision and one fact.
+
+Whoever floods a requests topic with what must be refused would otherwise make Flux write three records, and rows, for
+each of theirs. Only refusals are braked: an acceptance or a repetition is told by itself whatever else arrives.
+
+The minute is that of LogAppendTime, so no process's clock matters; the count is the agency's, over all its lanes, in a
+row that is raised under the agency's lock in the transaction that decides. So a batch that is read again before it was
+applied meets the count that it met before, and one that was applied is never judged again: a lane that was set back finds
+each refused record under its position, alone (`rejections`) or in a range (`floods`).
+
+| the agency's minute | an acceptance, a repetition | a refusal | the next minute |
+|---|---|---|---|
+| calm: fewer refusals than the limit | told by itself | told by itself; one more | calm |
+| flooded: as many, or more | told by itself | joins the batch's one decision; one more | calm |
+
+A record counts in its own minute, however late it is read: a backlog is braked as it would have been when it arrived.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from flux_ingest.domain.model import DeadLettered, Decision, Flooded, Rejected
+
+
+def minute_of(at: datetime) -> datetime:
+    """Return the minute that a moment lies in."""
+    return at.replace(second=0, microsecond=0)
+
+
+def refusals(decisions: Sequence[Decision], minutes: Sequence[datetime]) -> Counter[datetime]:
+    """Return how many of `decisions` refuse a record, by its minute."""
+    pairs = zip(decisions, minutes, strict=True)
+    return Counter(minute for decision, minute in pairs if isinstance(decision, Rejected | DeadLettered))
+
+
+def brake(
+    decisions: Sequence[Decision], minutes: Sequence[datetime], before: Mapping[datetime, int], per_minute: int
+) -> list[Decision]:
+    """Return the decisions with each refusal `Flooded` whose minute had `per_minute` refusals already.
+
+    `before` says how many each minute had when the batch came.
+    """
+    counted = Counter(before)
+    braked: list[Decision] = []
+    for decision, minute in zip(decisions, minutes, strict=True):
+        if not isinstance(decision, Rejected | DeadLettered):
+            braked.append(decision)
+            continue
+        counted[minute] += 1
+        braked.append(Flooded(decision) if counted[minute] > per_minute else decision)
+    return braked
+
+
+def ranges(offsets: Sequence[int]) -> list[tuple[int, int]]:
+    """Return ascending offsets as the fewest ranges, both ends included."""
+    found: list[tuple[int, int]] = []
+    for offset in offsets:
+        if found and found[-1][1] == offset - 1:
+            found[-1] = (found[-1][0], offset)
+        else:
+            found.append((offset, offset))
+    return found

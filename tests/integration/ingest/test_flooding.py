@@ -1,0 +1,109 @@
+"""The flood brake on a real PostgreSQL: one decision and one fact for what is too much, whatever comes again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flux_client.development import DevelopmentAgency, write_development_registry
+from flux_common.auth import load_trust
+from flux_common.kernel.clock import FixedClock
+from flux_ingest.adapters.decisions import PostgresDecisions
+from flux_ingest.handlers.expiry import COUNTS_KEPT, UsesExpiry
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+LIMIT = 3
+FLOODED = ("intake.flooded", "INTAKE_FLOODED")
+
+
+@pytest.fixture
+def braked(bench: Bench, hand: Any) -> Bench:
+    """A bench whose agency may have three refusals a minute."""
+    write_development_registry(hand.keys, [DevelopmentAgency("nasa", "NASA", rejects_per_minute=LIMIT)])
+    bench.trust = load_trust(hand.keys / "agencies.yaml", datetime.now(UTC))
+    return bench
+
+
+async def told(bench: Bench) -> list[tuple[str, str | None]]:
+    """Return type and code of each decision and dead letter in the outbox."""
+    return [(kind, body.get("code")) for kind, _, body in await bench.told() if kind != "audit.fact"]
+
+
+async def test_what_is_too_much_shares_one_decision(braked: Bench, hand: Any) -> None:
+    """The first three refusals have their own answers; the others one, around an acceptance that is told as ever."""
+    stale, at = (hand.body("r-2"), hand.headers(b"a.b.c")), datetime.now(UTC)
+    await braked.handler.apply(
+        await braked.batch(stale, stale, (b"", []), stale, (hand.body(), hand.headers()), (b"", []), stale, at=at)
+    )
+    (flood,) = [body for kind, _, body in await braked.told() if kind == "intake.flooded"]
+    facts = [body for kind, _, body in await braked.told() if kind == "audit.fact"]
+    (kept,) = await braked.rows("SELECT * FROM floods")
+
+    assert await told(braked) == [
+        FLOODED,
+        ("run.rejected", "TOKEN_MALFORMED"),
+        ("run.rejected", "TOKEN_MALFORMED"),
+        ("record.dead-lettered", "HEADER_INVALID"),
+        ("run.accepted", None),
+        ("run.admitted", None),
+    ]
+    assert flood["offsets"] == [{"first": 3, "last": 3}, {"first": 5, "last": 6}]
+    assert (flood["position"]["offset"], flood["count"]) == (3, 3)
+    assert flood["codes"] == {"HEADER_INVALID": 1, "TOKEN_MALFORMED": 2}
+    assert [(fact["type"], fact["agency_id"]) for fact in facts] == [
+        ("intake.refused", "_system"), ("intake.flooded", "_system"), ("request.accepted", "nasa")
+    ]  # fmt: skip
+    assert (kept["last_offset"], kept["refused"]) == (6, 3)
+    assert len(await braked.rows("SELECT * FROM rejections")) == 2
+    assert await braked.ledger() == [(2, "dead_letter", "HEADER_INVALID", None)]
+
+
+async def test_all_lanes_of_an_agency_share_the_minute(braked: Bench, hand: Any) -> None:
+    """Another Kafka partition goes on counting; the next minute begins anew, and so does an earlier one."""
+    stale, at = (hand.body(), hand.headers(b"a.b.c")), datetime.now(UTC)
+    for kp, when in ((0, at), (1, at), (1, at + timedelta(minutes=1)), (2, at - timedelta(minutes=1))):
+        await braked.handler.apply(await braked.batch(stale, stale, kp=kp, at=when))
+
+    assert [code for _, code in await told(braked)].count("INTAKE_FLOODED") == 1
+    assert [code for _, code in await told(braked)].count("TOKEN_MALFORMED") == LIMIT + 4
+
+
+async def test_a_lane_that_was_set_back_finds_the_flood(braked: Bench, hand: Any, postgres_admin: Any) -> None:
+    """Cut otherwise and judged later, the same records change nothing and are not counted again."""
+    stale = (hand.body(), hand.headers(b"a.b.c"))
+    batch = await braked.batch(*[stale] * 6)
+    await braked.handler.apply(batch)
+    before, counted = await braked.told(), await braked.rows("SELECT * FROM refusals")
+    await postgres_admin("UPDATE flux_ingest.lanes SET next_offset = 0")
+    await postgres_admin("DELETE FROM flux_ingest.ledger")
+    braked.taken.clear()
+    for _ in range(2):
+        await braked.handler.apply(await braked.batch(*[stale] * 3))
+
+    assert await braked.told() == before
+    assert await braked.rows("SELECT * FROM refusals") == counted
+    assert [(one[1], one[2]) for one in await braked.ledger()] == [("duplicate", "TOKEN_MALFORMED")] * LIMIT + [
+        ("duplicate", "INTAKE_FLOODED")
+    ] * 3
+
+
+async def test_a_proven_flood_is_a_line_of_the_agencys_log(braked: Bench, hand: Any) -> None:
+    """Where a proven sender is among them, the agency's own log has the fact."""
+    await braked.feed(*[(hand.body(f"r-{n}", use_case="vr"), hand.headers()) for n in range(5)])
+    (fact,) = [body for kind, _, body in await braked.told() if kind == "audit.fact" and body["type"] == FLOODED[0]]
+
+    assert (fact["agency_id"], fact["outcome"], fact["refs"]["count"]) == ("nasa", "refused", 2)
+
+
+async def test_counts_are_forgotten_when_no_topic_has_their_records(braked: Bench, hand: Any) -> None:
+    """A minute is kept while a record of it may still be read."""
+    now = datetime.now(UTC)
+    for at in (now, now - COUNTS_KEPT - timedelta(minutes=2)):
+        await braked.handler.apply(await braked.batch((hand.body(), hand.headers(b"a.b.c")), at=at))
+    await UsesExpiry(braked.database, PostgresDecisions, FixedClock(now)).run(["nasa"])
+
+    assert len(await braked.rows("SELECT * FROM refusals")) == 1
