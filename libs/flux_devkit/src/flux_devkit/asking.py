@@ -54,8 +54,11 @@ async def ends(
     """Return the terminal event of each run, from the beginning of the topic; with their receipts if `proven`."""
     trust = Trust([flux.installation.verifier_key(agency)], agency) if proven else None
     found: dict[str, ReceivedEvent] = {}
+    subscription = FluxSubscriber(
+        agency, flux.installation.kafka(), start="beginning", trust=trust, receipt_timeout_s=seconds
+    )
     async with (
-        FluxSubscriber(agency, flux.installation.kafka(), start="beginning", trust=trust) as subscriber,
+        subscription as subscriber,
         asyncio.timeout(seconds),
     ):
         completions = subscriber.completions()
