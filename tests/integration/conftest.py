@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 
 from flux_common.postgres.database import Database
-from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate
+from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate, reader_of
 from flux_common.settings import PostgresSettings
 from flux_devkit.plugin import ROLE_PASSWORD, PostgresServer
 from flux_devkit.plugin import Database as TestDatabase
 
 TEMPLATE = "flux_template"
+READERS_OF = ("loc", "nasa")  # agencies with a reader login of their own
 
 
 @pytest.fixture(scope="session")
 def database_template(postgres_server: PostgresServer) -> str:
     """A template with roles and schema."""
     template = postgres_server.create_database(TEMPLATE)
-    asyncio.run(create_roles(template.dsn, dict.fromkeys(LOGIN_ROLES, ROLE_PASSWORD)))
+    logins = [*LOGIN_ROLES, *map(reader_of, READERS_OF)]
+    asyncio.run(create_roles(template.dsn, dict.fromkeys(logins, ROLE_PASSWORD), agencies=READERS_OF))
     asyncio.run(migrate(template.dsn_as("flux_migrate", ROLE_PASSWORD)))
     return TEMPLATE
 

@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import asyncpg
 import pytest
 
 from flux_client.development import write_development_registry
 from flux_common.contracts.catalogue import TOPICS
 from flux_common.kafka.admin import topic_facts
+from flux_common.kernel.errors import FluxError
 from flux_common.postgres.database import Database
-from flux_common.postgres.migrations import LOGIN_ROLES, migrations, require_schema
+from flux_common.postgres.doctor import examine
+from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate, migrations, require_schema
 from flux_common.settings import KafkaSettings, PostgresSettings
 from flux_devkit.plugin import Database as EmptyDatabase
 from flux_devkit.plugin import PostgresServer
@@ -108,6 +111,60 @@ async def test_the_topics_of_every_registered_agency_are_made_once(
     assert [set(first.log[-1]["created"]), second.log[-1]["created"]] == [wanted, []]
     assert first.log[-1]["drift"] == second.log[-1]["drift"] == []
     assert set(present) == wanted
+
+
+@pytest.fixture
+def own_server(fresh_postgres: Any, passwords: Path, tmp_path: Path) -> dict[str, str]:
+    """An administrator's settings on a server of this test's own: strict mode belongs to the whole cluster."""
+    user, _, rest = fresh_postgres().dsn.removeprefix("postgresql://").partition("@")
+    (tmp_path / "admin").write_text(user.partition(":")[2])
+    return {
+        "FLUX_POSTGRES_DSN": f"postgresql://postgres@{rest}",
+        "FLUX_POSTGRES_PASSWORD_FILE": str(tmp_path / "admin"),
+        "FLUX_ROLES_PASSWORDS_DIR": str(passwords),
+        "FLUX_AGENCIES_FILE": str(write_development_registry(tmp_path)),
+    }
+
+
+async def test_strict_mode_leaves_agencies_readers_alone(
+    own_server: dict[str, str], passwords: Path, password_file: Path
+) -> None:
+    """Each agency of the registry gets its login; the one that may choose cannot log in, until the mode is switched off."""
+    (passwords / "flux_reader_national_archives").write_text(password_file.read_text())
+    server = own_server["FLUX_POSTGRES_DSN"].partition("@")[2]
+
+    def login(role: str) -> PostgresSettings:
+        return PostgresSettings(dsn=f"postgresql://{role}@{server}", password_file=password_file)
+
+    roles = await _run("roles", **own_server, FLUX_ROLES_STRICT="true")
+    await migrate(login("flux_migrate").dsn, password=password_file.read_text())
+    reader = await Database.open(login("flux_reader_national_archives"), "test")
+    strict = await examine(reader, strict=True)
+    with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+        await Database.open(login("flux_reader"), "test")
+    again = await _run("roles", **own_server)
+    shared = await Database.open(login("flux_reader"), "test")
+    relaxed = await examine(shared, strict=True)
+    await asyncio.gather(reader.close(), shared.close())
+
+    assert [roles.code, again.code] == [0, 0]
+    assert (strict.strict, strict.drifts) == (True, [])
+    assert strict.readers == ["flux_reader_library_of_congress", "flux_reader_nasa", "flux_reader_national_archives"]
+    assert [(relaxed.strict, drift.kind) for drift in relaxed.drifts] == [(False, "strict")]
+
+
+async def test_strict_mode_needs_a_registry(passwords: Path) -> None:
+    """Without agencies nobody could read: that is a mistake, and is said."""
+    ended = await _run("roles", **ABSENT, FLUX_ROLES_PASSWORDS_DIR=str(passwords), FLUX_ROLES_STRICT="true")
+
+    assert ended.code == 2
+    assert "FLUX_AGENCIES_FILE" in ended.said
+
+
+async def test_an_agency_with_too_long_a_name_gets_no_login(database: EmptyDatabase) -> None:
+    """A name of PostgreSQL ends at 63 characters, and two logins must never become one."""
+    with pytest.raises(FluxError, match="51"):
+        await create_roles(database.dsn, {}, agencies=["a" * 52])
 
 
 async def test_a_job_that_cannot_be_done_ends_with_1() -> None:

@@ -1,9 +1,10 @@
-"""`schema.sql`: where the migrations lead, written down. `make schema-sql` writes it, and a test holds it to them.
+"""`schema.sql` and `declared.json`: where the migrations lead, written down. `make schema-sql` writes both; tests hold them.
 
 Theory. The migrations are the truth of how; this file is the truth of what, to be read by people and compared by a test.
 It is PostgreSQL's own dump of a database that was just migrated, without what differs from one dump to the next, and with
 the few rows that a new installation has. Run as `flux_owner` on an empty database with Flux's roles, it makes the same
-database as the migrations do, and `migrate` goes on from there.
+database as the migrations do, and `migrate` goes on from there. `declared.json` is what the same database's catalogues say,
+roles included, for `flux-etl doctor` to compare a live one with (flux_common.postgres.catalogue).
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import asyncpg
+
 from flux_common.postgres import migrations as room
+from flux_common.postgres.catalogue import DECLARED, Declaration, look, things_in
+from flux_common.postgres.catalogue import written as declared_text
 from flux_common.postgres.migrations import Migration, create_roles, migrate, migrations
 from flux_common.postgres.queries import Queries
 from flux_devkit.postgres import EmbeddedPostgres, PostgresOptions, create_database, find_programs
@@ -32,27 +37,43 @@ SEEDED = ("flux_ingest.relay_leases", "flux_checkpoint.relay_leases", "flux_audi
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the files."""
     with tempfile.TemporaryDirectory(prefix="flux-schema-") as folder:
         server = EmbeddedPostgres(Path(folder) / "postgres", PostgresOptions(fsync=False))
         try:
             server.start()
-            text = written(server)
+            dsn = migrated(server)
+            text, declared = written(dsn), declared_text(asyncio.run(declaration_of(dsn)))
         finally:
             server.remove()
     SCHEMA_SQL.write_text(text)
+    SCHEMA_SQL.with_name(DECLARED).write_text(declared)
     sys.stdout.write(f"{SCHEMA_SQL.name}: {len(text.splitlines())} lines, {len(migrations())} migrations\n")
 
 
-def written(server: EmbeddedPostgres) -> str:
-    """Return the text of `schema.sql`, from a new database on `server`."""
+def migrated(server: EmbeddedPostgres) -> str:
+    """Make a new database on `server`, with all roles; return the superuser's DSN for it."""
     password = secrets.token_urlsafe(18)
     dsn = create_database(server.dsn, f"schema_{secrets.token_hex(4)}", "template1")
-    asyncio.run(create_roles(dsn, {"flux_migrate": password}))
+    asyncio.run(create_roles(dsn, {"flux_migrate": password}, agencies=["any"]))
     asyncio.run(migrate(re.sub(r"//[^@]+@", "//flux_migrate@", dsn), password=password))
+    return dsn
+
+
+def written(dsn: str) -> str:
+    """Return the text of `schema.sql`, from a new database."""
     schema = dumped(dsn, "--schema-only", "--exclude-schema=public")
     rows = dumped(dsn, "--data-only", "--column-inserts", *(f"--table={table}" for table in SEEDED))
     return "\n".join([_SQL["header"], *tidied(schema), "", *tidied(rows), "", *known(migrations()), ""])
+
+
+async def declaration_of(dsn: str) -> Declaration:
+    """Return what the catalogues of a new database say."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return Declaration(connection.get_server_version().major, things_in(await look(connection)))
+    finally:
+        await connection.close()
 
 
 def dumped(dsn: str, *options: str) -> str:

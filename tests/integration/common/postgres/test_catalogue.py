@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flux_common.postgres import catalogue
 from flux_common.postgres.migrations import LOGIN_ROLES
-from flux_common.postgres.queries import Queries
 
-CATALOGUE = Queries.parse(Path(__file__).with_name("catalogue.sql").read_text())
 SERVICES = ("flux_ingest", "flux_checkpoint", "flux_audit")
 # A service's own machinery: reachable by its role alone, without policies.
 MACHINERY = {
@@ -28,8 +26,10 @@ SHARED_OF = {
     "flux.checkpoint_hashes": "flux_checkpoint",
     "flux.audit_log": "flux_audit",
 }
+BY_LOGIN = "(agency_id = ( SELECT flux.reader_agency() AS reader_agency))"
 FOR_ALL = {"flux_meta.migrations"}  # which services read before they start
 WRITING = {"INSERT", "UPDATE", "DELETE"}
+KINDS = ("schemas", "relations", "columns", "constraints", "indexes", "policies", "functions", "grants", "roles")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Seen:
 
 async def look(admin: Any) -> Seen:
     """Read the catalogues."""
-    await admin.execute("SET search_path = pg_catalog")
-    kinds = ("schemas", "relations", "columns", "constraints", "indexes", "policies", "functions", "grants", "roles")
-    return Seen({kind: [dict(row) for row in await admin.fetch(CATALOGUE[kind])] for kind in kinds})
+    return Seen(await catalogue.look(admin, KINDS))
 
 
 # The rules. Each yields what breaks it; its docstring is the remedy.
@@ -74,9 +72,16 @@ def unsecured(seen: Seen) -> Iterator[str]:
 
 
 def loose_policies(seen: Seen) -> Iterator[str]:
-    """A policy compares agency_id with the transaction's setting, for reading and for writing, for one role."""
+    """A policy compares agency_id with the transaction's setting, for reading and for writing, for one role.
+
+    One that goes by the login comes on top, and is restrictive.
+    """
     setting = {"flux_reader": "flux.current_agency_id'"} | dict.fromkeys(SERVICES, "flux.current_agency_ids'")
     for row in seen.policies:
+        if not row["permissive"]:
+            if (row["using"], row["roles"]) != (BY_LOGIN, ["flux_reader"]):
+                yield row["name"]
+            continue
         texts = [row["using"], row["checked"]] if row["command"] == "*" else [row["using"] or row["checked"]]
         one_role = len(row["roles"]) == 1 and row["roles"][0] in setting
         exact = r"\(agency_id = (ANY \()?\(+ ?SELECT (string_to_array|NULLIF)\(current_setting\('"
@@ -88,10 +93,17 @@ def loose_policies(seen: Seen) -> Iterator[str]:
 
 def unreached(seen: Seen) -> Iterator[str]:
     """Every table with an agency has a policy for its service; the five of schema `flux` have one for readers too."""
-    found = {(row["name"].rsplit(".", 1)[0], row["roles"][0]) for row in seen.policies if row["roles"]}
+    found = {(row["name"].rsplit(".", 1)[0], row["roles"][0]) for row in seen.policies if row["permissive"]}
     for table in sorted(seen.tenant_tables):
         wanted = [SHARED_OF.get(table, table.split(".")[0])] + ["flux_reader"] * (table in SHARED_OF)
         yield from (f"{table} for {role}" for role in wanted if (table, role) not in found)
+
+
+def chosen_agencies(seen: Seen) -> Iterator[str]:
+    """What readers may read has a restrictive policy on who logged in: a setting can be chosen, a login cannot."""
+    found = {row["name"].rsplit(".", 1)[0] for row in seen.policies if not row["permissive"]}
+    read = {row["name"] for row in seen.grants if row["grantee"] == "flux_reader" and row["privilege"] == "SELECT"}
+    yield from sorted((read & seen.tenant_tables) - found)
 
 
 def keys_that_tell(seen: Seen) -> Iterator[str]:
@@ -157,8 +169,10 @@ def editable_audit(seen: Seen) -> Iterator[str]:
 def mighty_roles(seen: Seen) -> Iterator[str]:
     """No role of Flux is superuser, BYPASSRLS or the like; only flux_migrate may become the owner, who cannot log in."""
     for row in seen.roles:
-        member_of = ["flux_owner"] if row["name"] == "flux_migrate" else None
-        if row["mighty"] or row["login"] != (row["name"] in LOGIN_ROLES) or row["member_of"] != member_of:
+        reader = row["name"].startswith("flux_reader_")
+        member_of = {"flux_migrate": ["flux_owner"]}.get(row["name"], ["flux_reader"] if reader else None)
+        logs_in = reader or row["name"] in LOGIN_ROLES
+        if row["mighty"] or row["login"] != logs_in or row["member_of"] != member_of:
             yield row["name"]
 
 
@@ -169,7 +183,8 @@ def patient_roles(seen: Seen) -> Iterator[str]:
         "synchronous_commit=on",
     }  # fmt: skip
     for row in seen.roles:
-        if row["name"] in (*SERVICES, "flux_reader") and not wanted <= set(row["settings"] or []):
+        waits = row["name"] in SERVICES or row["name"].startswith("flux_reader")
+        if waits and not wanted <= set(row["settings"] or []):
             yield row["name"]
 
 
@@ -199,8 +214,12 @@ MUTANTS: list[tuple[Rule, str]] = [
     (loose_policies, "ALTER POLICY service_batch ON flux.runs WITH CHECK (true)"),
     (loose_policies, "ALTER POLICY reader_agency ON flux.runs TO PUBLIC"),
     (loose_policies, "CREATE POLICY more ON flux.runs TO flux_reader USING (true)"),
+    (loose_policies, "ALTER POLICY reader_login ON flux.runs USING (true)"),
+    (loose_policies, "ALTER POLICY reader_login ON flux.runs TO flux_checkpoint"),
     (unreached, "DROP POLICY service_batch ON flux.audit_log"),
     (unreached, "DROP POLICY reader_agency ON flux.runs"),
+    (chosen_agencies, "DROP POLICY reader_login ON flux.audit_log"),
+    (chosen_agencies, "GRANT SELECT ON flux_audit.nodes TO flux_reader"),
     (keys_that_tell, "ALTER TABLE flux.runs ADD UNIQUE (request_id)"),
     (keys_that_tell, "CREATE UNIQUE INDEX more ON flux.checkpoint_hashes (hash)"),
     (nameless_agencies, "ALTER TABLE flux_ingest.requests DROP CONSTRAINT requests_agency_id_check"),
@@ -221,7 +240,9 @@ MUTANTS: list[tuple[Rule, str]] = [
     (mighty_roles, "ALTER ROLE flux_audit BYPASSRLS"),
     (mighty_roles, "GRANT flux_owner TO flux_ingest"),
     (mighty_roles, "ALTER ROLE flux_owner LOGIN"),
+    (mighty_roles, "GRANT flux_audit TO flux_reader_nasa"),
     (patient_roles, "ALTER ROLE flux_ingest SET lock_timeout = 0"),
+    (patient_roles, "ALTER ROLE flux_reader_nasa RESET statement_timeout"),
     (owners, "ALTER TABLE flux.runs OWNER TO flux_migrate"),
     (views_of_the_owner, "CREATE VIEW flux.more AS SELECT * FROM flux.runs"),
 ]

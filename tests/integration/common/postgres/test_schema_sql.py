@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import AsyncIterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from flux_common.postgres.catalogue import DECLARED, Declaration, look, things_in, written
 from flux_common.postgres.migrations import create_roles, migrate
 from flux_common.postgres.queries import Queries
 from flux_devkit.plugin import Database as OneDatabase
 from flux_devkit.plugin import PostgresServer
 
-TEXT = Path(__file__).with_name("catalogue.sql").read_text()
-CATALOGUE = Queries.parse(TEXT)
-KINDS = [name for name in re.findall(r"^-- name: (\w+)$", TEXT, re.M) if name not in ("grants", "roles")]
-SCHEMA = resources.files("flux_common.postgres").joinpath("schema.sql").read_text()
+FILES = resources.files("flux_common.postgres")
+CATALOGUE = Queries.load("flux_common.postgres", "catalogue.sql")
+# Everything that a schema can hold; who is who in the cluster and in this database is the roles' business.
+KINDS = ["schemas", "relations", "columns", "constraints", "indexes", "policies", "functions", "triggers",
+         "default_privileges", "seeds"]  # fmt: skip
+SCHEMA = FILES.joinpath("schema.sql").read_text()
 REMEDY = "run `make schema-sql` and look at what it changed"
 
 
@@ -58,6 +59,14 @@ async def test_both_roads_end_in_the_same_database(at_once: OneDatabase, admin: 
 async def test_migrations_go_on_from_schema_sql(at_once: OneDatabase) -> None:
     """A database that was made at once is known to have every migration."""
     assert await migrate(at_once.dsn_as("flux_migrate", "for-tests-only")) == [], REMEDY
+
+
+async def test_the_declaration_is_of_this_release(admin: Any, database: OneDatabase) -> None:
+    """What `flux-etl doctor` compares with is what the migrations make, roles included."""
+    await create_roles(database.dsn, {})
+    declared = Declaration(admin.get_server_version().major, things_in(await look(admin)))
+
+    assert written(declared) == FILES.joinpath(DECLARED).read_text(), REMEDY
 
 
 MUTANTS = [

@@ -2,19 +2,27 @@
 
 In a cell, `own` is done on the rows of the transaction's agencies and on nobody else's, whatever the statement says; `all`
 is done (machinery has no tenants); `-` is refused by the grants. Nothing else is legal, and an unset or empty setting, or
-the setting of the other kind of role, is nobody's.
+the setting of the other kind of role, is nobody's. An agency's own reader (strict mode) sees its agency under every setting
+that lets it see anything.
+
+The last tests remove each policy, each grant and each flag of row-level security that the catalogues have, one by one: the
+matrix and `flux-etl doctor` must see it.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
 
-from flux_common.postgres.migrations import LOGIN_ROLES
+from flux_common.postgres.catalogue import declaration, look, things_in
+from flux_common.postgres.doctor import compared
+from flux_common.postgres.migrations import LOGIN_ROLES, create_roles
 from flux_common.postgres.queries import Queries
 from flux_devkit.plugin import Database as OneDatabase
 
@@ -32,6 +40,11 @@ flux_reader      flux.checkpoints               own    -      -      -    -     
 flux_reader      flux.checkpoint_events         own    -      -      -    -      -
 flux_reader      flux.checkpoint_hashes         own    -      -      -    -      -
 flux_reader      flux.audit_log                 own    -      -      -    -      -
+flux_reader_nasa flux.runs                      own    -      -      -    -      -
+flux_reader_nasa flux.checkpoints               own    -      -      -    -      -
+flux_reader_nasa flux.checkpoint_events         own    -      -      -    -      -
+flux_reader_nasa flux.checkpoint_hashes         own    -      -      -    -      -
+flux_reader_nasa flux.audit_log                 own    -      -      -    -      -
 flux_ingest      flux_ingest.requests           own    own    -      -    -      -
 flux_ingest      flux_ingest.commands           own    own    -      -    -      -
 flux_ingest      flux_ingest.rejections         own    own    -      -    -      -
@@ -64,6 +77,7 @@ VARIED: dict[str, dict[str, Any]] = {
     "relay_leases": {"shard": 7},
     "dispatcher_leases": {"shard": 7},
 }
+STRICT = "flux_reader_nasa"
 LIST, ONE = "flux.current_agency_ids", "flux.current_agency_id"
 Cells = dict[tuple[str, str], str]
 
@@ -87,7 +101,7 @@ class Matrix:
 
     def settings(self) -> dict[str, tuple[str, str] | None]:
         """Return the settings to try: esa's and nasa's, loc's, empty, none, and that of the other kind of role."""
-        mine, others = (ONE, LIST) if self.role == "flux_reader" else (LIST, ONE)
+        mine, others = (ONE, LIST) if self.role.startswith("flux_reader") else (LIST, ONE)
         own = "nasa" if mine == ONE else "esa,nasa"
         return {"own": (mine, own), "other": (mine, "loc"), "empty": (mine, ""), "unset": None, "forged": (others, own)}
 
@@ -162,7 +176,9 @@ class Matrix:
             return "nothing"
         if statement == "MOVE":
             return "refused"
-        mine = "esa,nasa" if table == "flux.runs" and self.role != "flux_reader" else "nasa"
+        if setting == "other" and self.role == STRICT:
+            return "nothing"
+        mine = "esa,nasa" if table == "flux.runs" and not self.role.startswith("flux_reader") else "nasa"
         return mine if setting == "own" else "loc"
 
 
@@ -195,7 +211,7 @@ def matrix_of(database: OneDatabase, tables: Any) -> Any:
     return opened
 
 
-@pytest.mark.parametrize("role", [role for role in LOGIN_ROLES if role != "flux_migrate"])
+@pytest.mark.parametrize("role", [*(role for role in LOGIN_ROLES if role != "flux_migrate"), STRICT])
 async def test_a_role_reaches_what_is_its_own_and_nothing_else(matrix_of: Any, tables: Any, role: str) -> None:
     """Every cell is as expected: of 35 tables, six statements and five settings."""
     matrix = await matrix_of(role)
@@ -234,7 +250,8 @@ MUTANTS = [
     ("flux_ingest", "flux_ingest.requests", "ALTER POLICY service_batch ON flux_ingest.requests WITH CHECK (true)"),
     ("flux_audit", "flux.audit_log", "GRANT DELETE ON flux.audit_log TO flux_audit"),
     ("flux_audit", "flux.audit_log", "GRANT TRUNCATE ON flux.audit_log TO flux_audit"),
-    ("flux_reader", "flux.runs", "CREATE POLICY more ON flux.runs FOR SELECT TO flux_reader USING (state = 'ADMITTED')"),
+    ("flux_checkpoint", "flux.runs",
+     "CREATE POLICY more ON flux.runs FOR SELECT TO flux_checkpoint USING (state = 'ADMITTED')"),
     ("flux_reader", "flux.checkpoints", "GRANT UPDATE ON flux.checkpoints TO flux_reader"),
     ("flux_reader", "flux.audit_log", "ALTER POLICY reader_agency ON flux.audit_log USING (agency_id = ANY"
      " (string_to_array(current_setting('flux.current_agency_ids', true), ',')))"),
@@ -266,3 +283,152 @@ async def test_without_force_who_migrates_sees_everything(matrix_of: Any, admin:
     await matrix.connection.close()
 
     assert seen == "esa,loc,nasa"
+
+
+class Removal(NamedTuple):
+    """One thing less: the statement, the kind that the doctor looks at, and whose cells of which table change."""
+
+    statement: str
+    kind: str
+    role: str
+    table: str
+
+
+def removals(things: Any) -> Iterator[Removal]:
+    """Yield the removal of every policy, of every flag of row-level security, and of every grant that there is."""
+    served = {}
+    for name, row in things["policies"].items():
+        table, _, policy = name.rpartition(".")
+        role = row["roles"][0] if row["permissive"] else STRICT
+        served.setdefault(table, role)
+        yield Removal(f"DROP POLICY {policy} ON {table}", "policies", role, table)
+    for table, row in things["relations"].items():
+        if row["rls"]:
+            yield Removal(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY", "relations", served[table], table)
+        if row["forced"]:
+            yield Removal(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY", "relations", "flux_migrate", table)
+    for grant in things["grants"]:
+        privilege, name, role = re.fullmatch(r"(\w+) on (.*) to (\w+)", grant).groups()  # type: ignore[union-attr]
+        sort = {"USAGE": "SCHEMA", "EXECUTE": "FUNCTION"}.get(privilege, "TABLE")
+        used = (
+            t for t in things["relations"] if t.startswith(f"{name}.") and set(expected_of(role, t).values()) != {"-"}
+        )
+        table = next(used, name) if sort == "SCHEMA" else name
+        yield Removal(f"REVOKE {privilege} ON {sort} {name} FROM {role}", "grants", role, table)
+
+
+@pytest.fixture
+async def removing(admin: Any, database: OneDatabase, tables: Any) -> Any:
+    """Make a removal in a transaction that is taken back; say whether the doctor and the matrix saw it."""
+    await create_roles(database.dsn, {})
+
+    async def remove(removal: Removal) -> tuple[bool, bool]:
+        trial = admin.transaction()
+        await trial.start()
+        await admin.execute(removal.statement)
+        seen = things_in(await look(admin, [removal.kind]))
+        told = any(compared(seen, declaration(), 18))
+        await admin.execute(f"SET SESSION AUTHORIZATION {removal.role}")
+        matrix = Matrix(admin, removal.role, tables)
+        if removal.role == "flux_migrate":
+            red = await matrix.cell(removal.table, "SELECT", None) != "nothing"
+        else:
+            red = removal.table in tables and await matrix.measured(removal.table) != matrix.foreseen(removal.table)
+        await trial.rollback()
+        return told, red
+
+    return remove
+
+
+async def test_every_single_removal_is_seen(removing: Any, admin: Any) -> None:
+    """Whatever is taken away, one policy, one flag, one grant: the doctor names it, and a cell of the matrix is wrong."""
+    things = things_in(await look(admin))
+    assert list(compared(things, declaration(), 18)) == []
+    every = list(removals(things))
+    found = {removal: await removing(removal) for removal in every}
+    unseen = [removal.statement for removal, (_, red) in found.items() if not red]
+    # No cell asks for functions or for the table of migrations; ingest has a way into schema flux, and nothing in it.
+    beside = ["EXECUTE", "flux_meta", "USAGE ON SCHEMA flux FROM flux_ingest"]
+
+    assert [removal.statement for removal, (told, _) in found.items() if not told] == []
+    assert [statement for statement in unseen if not any(words in statement for words in beside)] == []
+    assert len(every) >= 150
+    assert list(compared(things_in(await look(admin)), declaration(), 18)) == []
+
+
+INJECTED = [
+    "SELECT set_config('flux.current_agency_id', 'loc', true)",
+    "SELECT set_config('flux.current_agency_id', 'loc', false)",
+    "SET flux.current_agency_id = 'loc'",
+    "SET ROLE flux_reader; SET flux.current_agency_id = 'loc'",
+    "SELECT set_config('role', 'flux_reader', false), set_config('flux.current_agency_id', 'loc', false)",
+]
+READING = [
+    *(
+        f"SELECT * FROM flux.{t}"
+        for t in ("runs", "checkpoints", "checkpoint_events", "checkpoint_hashes", "audit_log")
+    ),
+    "SELECT * FROM flux.run_summary('loc', '00000000-0000-0000-0000-000000000001')",
+    "SELECT * FROM flux.verify_chain('loc', '00000000-0000-0000-0000-000000000001')",
+    "SELECT * FROM flux.explain_position('loc', 'runs', 0, 0)",
+    "SELECT * FROM flux.a_view",
+    "SELECT r.* FROM (SELECT set_config('flux.current_agency_id', 'loc', true)) AS one, flux.runs r",
+]
+
+
+@pytest.fixture
+async def strict_reader(database: OneDatabase, tables: Any, admin: Any) -> AsyncIterator[Any]:
+    """nasa's own reader, in a database with a view."""
+    await admin.execute(
+        "CREATE VIEW flux.a_view WITH (security_invoker) AS SELECT * FROM flux.runs;"
+        " GRANT SELECT ON flux.a_view TO flux_reader;"
+        " UPDATE flux.checkpoint_events SET source = 'runs', kafka_partition = 0, kafka_offset = 0;"
+        " UPDATE flux.runs SET partitions = 1;"
+        " INSERT INTO flux.checkpoints (agency_id, run_id, kind, number, state)"
+        " SELECT agency_id, run_id, 'extract', 0, 'PENDING' FROM flux.runs"
+    )
+    connection = await asyncpg.connect(database.dsn_as(STRICT, "for-tests-only"))
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize("injected", INJECTED)
+async def test_an_agencys_reader_cannot_choose_another_agency(strict_reader: Any, injected: str) -> None:
+    """Whatever an injected statement sets: tables, functions and views show nothing of others."""
+    async with strict_reader.transaction():
+        await strict_reader.execute(injected)
+        for query in READING:
+            assert await strict_reader.fetch(query) == [], query
+
+
+async def test_an_agencys_reader_cannot_become_another(strict_reader: Any) -> None:
+    """The login itself cannot be changed by a statement."""
+    for statement in ("SET SESSION AUTHORIZATION flux_reader", "SET ROLE flux_reader_loc", "SET ROLE flux_owner"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await strict_reader.execute(statement)
+
+
+async def test_what_the_shared_reader_could_choose_is_there(strict_reader: Any, matrix_of: Any) -> None:
+    """The statements above show something to who may see it: nasa's reader its own, the shared one what it chose."""
+    shared = (await matrix_of("flux_reader")).connection
+    await shared.execute(INJECTED[1])
+    await strict_reader.execute("SET flux.current_agency_id = 'nasa'")
+    chosen = [len(await shared.fetch(query)) for query in READING]
+    own = [len(await strict_reader.fetch(query.replace("loc", "nasa"))) for query in READING]
+    await shared.close()
+
+    assert all(chosen)
+    assert own == chosen
+
+
+async def test_a_login_that_is_no_reader_of_ours_sees_nothing(database: OneDatabase, admin: Any, tables: Any) -> None:
+    """Whoever is made a member of flux_reader under another name may read the tables, and finds them empty."""
+    trial = admin.transaction()
+    await trial.start()
+    await admin.execute("CREATE ROLE analyst_of_this_test LOGIN IN ROLE flux_reader")
+    await admin.execute("SET SESSION AUTHORIZATION analyst_of_this_test")
+    await admin.execute("SET flux.current_agency_id = 'nasa'")
+    seen = await admin.fetch("SELECT * FROM flux.runs")
+    await trial.rollback()
+
+    assert seen == []

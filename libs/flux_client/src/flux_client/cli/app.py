@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flux_client.cli import audit, environment, operating, runs
+from flux_client.cli import audit, doctoring, environment, operating, runs
 from flux_client.cli.exits import MEANINGS, Ended, Exit
 from flux_client.cli.output import say
 
@@ -48,6 +48,7 @@ app.command("explain")(operating.explain)
 app.add_typer(audit.checkpoints, name="checkpoints")
 app.add_typer(audit.app, name="audit")
 app.command("lag")(operating.lag)
+app.command("doctor")(doctoring.doctor)
 app.add_typer(operating.topics, name="topics")
 app.add_typer(operating.agencies, name="agencies")
 app.add_typer(operating.token, name="token")

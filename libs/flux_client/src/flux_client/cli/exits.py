@@ -18,6 +18,7 @@ class Exit(IntEnum):
     TIMED_OUT = 7
     UNAVAILABLE = 8
     FAULTS = 9
+    DRIFTED = 18
     INTERRUPTED = 130
 
 
@@ -34,6 +35,7 @@ MEANINGS = """\
 9  a check found faults (chains, agencies, topics)
 10 audit verify: malformed      11 signature    12 root       13 density
 14 audit verify: tenant         15 consistency  16 inclusion  17 fork
+18 doctor: the database differs from what this release declares
 130 interrupted"""
 
 

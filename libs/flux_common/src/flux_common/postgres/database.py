@@ -30,6 +30,7 @@ import asyncpg
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Classification, FluxError, InvariantBroken, Overloaded
 from flux_common.observability import metrics
+from flux_common.observability.logging import get_logger
 from flux_common.postgres.queries import Queries
 from flux_common.postgres.sqlstates import connecting, translated
 from flux_common.settings import PostgresSettings
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 else:
     Connection = asyncpg.Connection
+
+log = get_logger(__name__)
 
 _SQL = Queries.load("flux_common.postgres", "database.sql")
 # Minor releases that carry fixes of row-level security (docs/trust.md).
@@ -85,13 +88,11 @@ class Database:
 
     async def _refuse_old_server(self, accept: bool) -> None:
         async with self.transaction() as connection:
-            version = await connection.fetchval(_SQL["server_version"])
-        floor = VERSION_FLOOR.get(version // 10000, min(VERSION_FLOOR.values()))
-        if version < floor and not accept:
-            raise FluxError(
-                Code.SETTINGS_INVALID,
-                f"PostgreSQL {_release(version)} lacks fixes of row-level security; upgrade to {_release(floor)} or newer",
-            )
+            fault = release_fault(await connection.fetchval(_SQL["server_version"]))
+        if fault and accept:
+            log.warning("an old server was accepted", fault=fault)
+        elif fault:
+            raise FluxError(Code.SETTINGS_INVALID, f"{fault}, or accept it with FLUX_POSTGRES_ACCEPT_OLD_SERVER=true")
 
     async def close(self, *, grace: float = 5.0) -> None:
         """Close the pool, waiting at most `grace` seconds for connections in use."""
@@ -175,7 +176,17 @@ def _overloaded() -> Overloaded:
     )
 
 
-def _release(version: int) -> str:
+def release_fault(version: int) -> str | None:
+    """Say what is wrong with a server of this `server_version_num`; None if it has the fixes of row-level security."""
+    floor = VERSION_FLOOR.get(version // 10000, min(VERSION_FLOOR.values()))
+    if version >= floor:
+        return None
+    needed = release_of(floor)
+    return f"PostgreSQL {release_of(version)} lacks fixes of row-level security; upgrade to {needed} or newer"
+
+
+def release_of(version: int) -> str:
+    """Return a `server_version_num` as people write it."""
     return f"{version // 10000}.{version % 10000}"
 
 

@@ -8,6 +8,7 @@ is where the files lead, written down; a test holds the two to each other.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -25,7 +26,9 @@ _SQL = Queries.load("flux_common.postgres", "migrations.sql")
 _ROLES = Queries.load("flux_common.postgres", "roles.sql")
 _FILE = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
 
-LOGIN_ROLES = ("flux_migrate", "flux_ingest", "flux_checkpoint", "flux_audit", "flux_reader")
+READER = "flux_reader"
+NAME_LENGTH_MAX = 63  # of PostgreSQL's own
+LOGIN_ROLES = ("flux_migrate", "flux_ingest", "flux_checkpoint", "flux_audit", READER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,36 @@ def migrations(folder: Traversable | None = None) -> list[Migration]:
     return result
 
 
-async def create_roles(admin_dsn: str, passwords: dict[str, str]) -> None:
+def reader_of(agency_id: str) -> str:
+    """Return the name of an agency's own reader login (strict mode); ids have no underscore, so no two share one.
+
+    Raises:
+        FluxError: the id has more than 51 characters: PostgreSQL would cut the name, and two could share one.
+    """
+    name = f"{READER}_{agency_id.replace('-', '_')}"
+    if len(name) > NAME_LENGTH_MAX:
+        raise FluxError(
+            Code.SETTINGS_INVALID, f"{agency_id} is longer than 51 characters: its reader can have no login"
+        )
+    return name
+
+
+async def create_roles(
+    admin_dsn: str, passwords: dict[str, str], *, agencies: Collection[str] = (), strict: bool | None = None
+) -> None:
     """Create the cluster's roles and open the database to them; an administrator's act, safe to run again.
 
     Args:
         admin_dsn: a superuser's DSN of the Flux database.
-        passwords: the log-in password of each role in `LOGIN_ROLES` that shall get one.
+        passwords: the log-in password of each role in `LOGIN_ROLES`, or reader of `agencies`, that shall get one.
+        agencies: agencies that get a reader login of their own.
+        strict: whether they are the only readers (`flux_reader` cannot log in); None leaves that as it is.
+
+    Raises:
+        FluxError: an agency's id is too long to be part of a login's name.
+        Unavailable: PostgreSQL does not answer.
     """
+    readers = {reader_of(agency) for agency in agencies}
     with connecting():
         connection = await asyncpg.connect(admin_dsn)
     with translated(connection.is_closed):
@@ -73,7 +99,11 @@ async def create_roles(admin_dsn: str, passwords: dict[str, str]) -> None:
             async with connection.transaction():
                 await connection.execute(_SQL["lock"])
                 await connection.execute(_ROLES["create_roles"])
-                await connection.execute(_ROLES["open_database"])
+                await connection.execute(_ROLES["name_readers"], sorted(readers))
+                for act in ("create_readers", "settle_roles", "open_database"):
+                    await connection.execute(_ROLES[act])
+                if strict is not None:
+                    await connection.execute(_ROLES["close_shared_reader" if strict else "open_shared_reader"])
                 for role, password in passwords.items():
                     await connection.execute(await connection.fetchval(_ROLES["set_password"], role, password))
         finally:

@@ -15,15 +15,51 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', wanted);
         END IF;
     END LOOP;
-    -- What somebody gave too much is taken back; only then, for it takes a superuser.
+    GRANT flux_owner TO flux_migrate;
+END
+$roles$;
+
+-- name: name_readers
+-- DO takes no parameters: the readers that are made next stand in a setting of this transaction.
+SELECT set_config('flux.readers', array_to_string($1::text[], ','), true)
+
+-- name: create_readers
+-- Strict mode: logins whose name says for which agency (migrations.reader_of); members of flux_reader and of nothing else,
+-- so that they may what readers may, and are held to their agency by the policy reader_login.
+DO $readers$
+DECLARE
+    wanted text;
+    other regrole;
+BEGIN
+    FOREACH wanted IN ARRAY string_to_array(current_setting('flux.readers'), ',') LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS', wanted);
+        END IF;
+        FOR other IN SELECT roleid FROM pg_auth_members
+                      WHERE member = wanted::regrole AND roleid <> 'flux_reader'::regrole LOOP
+            EXECUTE format('REVOKE %s FROM %I', other, wanted);
+        END LOOP;
+        EXECUTE format('GRANT flux_reader TO %I', wanted);
+    END LOOP;
+END
+$readers$;
+
+-- name: settle_roles
+-- What somebody gave too much is taken back, and every login has its time-outs and its path.
+DO $settle$
+DECLARE
+    wanted text;
+BEGIN
+    -- Only then, for it takes a superuser.
     FOR wanted IN SELECT rolname FROM pg_roles
-                   WHERE rolname IN ('flux_owner', 'flux_migrate', 'flux_ingest', 'flux_checkpoint', 'flux_audit',
-                                     'flux_reader')
+                   WHERE (rolname IN ('flux_owner', 'flux_migrate', 'flux_ingest', 'flux_checkpoint', 'flux_audit',
+                                      'flux_reader') OR starts_with(rolname, 'flux_reader_'))
                      AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls OR rolreplication) LOOP
         EXECUTE format('ALTER ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION', wanted);
     END LOOP;
-    GRANT flux_owner TO flux_migrate;
-    FOREACH wanted IN ARRAY ARRAY['flux_ingest', 'flux_checkpoint', 'flux_audit', 'flux_reader'] LOOP
+    FOR wanted IN SELECT rolname FROM pg_roles
+                   WHERE rolname IN ('flux_ingest', 'flux_checkpoint', 'flux_audit', 'flux_reader')
+                      OR starts_with(rolname, 'flux_reader_') LOOP
         -- A stopped process must not hold its successor up: the server ends what stands still.
         EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L', wanted, '5s');
         EXECUTE format('ALTER ROLE %I SET lock_timeout = %L', wanted, '5s');
@@ -32,10 +68,10 @@ BEGIN
         EXECUTE format('ALTER ROLE %I SET synchronous_commit = %L', wanted, 'on');
         -- Each service names its own tables without a schema; `flux` follows for the shared five.
         EXECUTE format('ALTER ROLE %I SET search_path = %s', wanted,
-                       CASE wanted WHEN 'flux_reader' THEN 'flux, pg_temp' ELSE wanted || ', flux, pg_temp' END);
+                       CASE WHEN wanted LIKE 'flux\_reader%' THEN 'flux, pg_temp' ELSE wanted || ', flux, pg_temp' END);
     END LOOP;
 END
-$roles$;
+$settle$;
 
 -- name: open_database
 -- Nobody creates anything in a Flux database but its owner role.
@@ -52,3 +88,10 @@ $open$;
 -- name: set_password
 -- ALTER ROLE takes no parameters; format() quotes both.
 SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
+
+-- name: close_shared_reader
+-- Strict mode: the login that may choose its agency is a group alone.
+ALTER ROLE flux_reader NOLOGIN
+
+-- name: open_shared_reader
+ALTER ROLE flux_reader LOGIN

@@ -192,6 +192,20 @@ END;
 
 COMMENT ON FUNCTION flux.explain_position(p_agency_id text, p_source text, p_kafka_partition integer, p_kafka_offset bigint) IS 'The effect that a record of the runs or progress topic had, by its position.';
 
+CREATE FUNCTION flux.reader_agency() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'flux', 'pg_temp'
+    BEGIN ATOMIC
+ SELECT
+         CASE
+             WHEN (SESSION_USER = 'flux_reader'::name) THEN NULLIF(current_setting('flux.current_agency_id'::text, true), ''::text)
+             WHEN starts_with((SESSION_USER)::text, 'flux_reader_'::text) THEN translate(substr((SESSION_USER)::text, 13), '_'::text, '-'::text)
+             ELSE NULL::text
+         END AS "case";
+END;
+
+COMMENT ON FUNCTION flux.reader_agency() IS 'The one agency that this session''s login may read: of an agency''s reader its own, of flux_reader the one that is set.';
+
 CREATE TABLE flux.checkpoints (
     agency_id text NOT NULL,
     run_id uuid NOT NULL,
@@ -1050,6 +1064,16 @@ CREATE POLICY reader_agency ON flux.checkpoints FOR SELECT TO flux_reader USING 
 
 CREATE POLICY reader_agency ON flux.runs FOR SELECT TO flux_reader USING ((agency_id = ( SELECT NULLIF(current_setting('flux.current_agency_id'::text, true), ''::text) AS "nullif")));
 
+CREATE POLICY reader_login ON flux.audit_log AS RESTRICTIVE FOR SELECT TO flux_reader USING ((agency_id = ( SELECT flux.reader_agency() AS reader_agency)));
+
+CREATE POLICY reader_login ON flux.checkpoint_events AS RESTRICTIVE FOR SELECT TO flux_reader USING ((agency_id = ( SELECT flux.reader_agency() AS reader_agency)));
+
+CREATE POLICY reader_login ON flux.checkpoint_hashes AS RESTRICTIVE FOR SELECT TO flux_reader USING ((agency_id = ( SELECT flux.reader_agency() AS reader_agency)));
+
+CREATE POLICY reader_login ON flux.checkpoints AS RESTRICTIVE FOR SELECT TO flux_reader USING ((agency_id = ( SELECT flux.reader_agency() AS reader_agency)));
+
+CREATE POLICY reader_login ON flux.runs AS RESTRICTIVE FOR SELECT TO flux_reader USING ((agency_id = ( SELECT flux.reader_agency() AS reader_agency)));
+
 ALTER TABLE flux.runs ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY service_batch ON flux.audit_log TO flux_audit USING ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[]))) WITH CHECK ((agency_id = ANY (( SELECT string_to_array(current_setting('flux.current_agency_ids'::text, true), ','::text) AS string_to_array)::text[])));
@@ -1128,6 +1152,9 @@ GRANT ALL ON FUNCTION flux.expire_runs(p_agency_id text, p_now timestamp with ti
 REVOKE ALL ON FUNCTION flux.explain_position(p_agency_id text, p_source text, p_kafka_partition integer, p_kafka_offset bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION flux.explain_position(p_agency_id text, p_source text, p_kafka_partition integer, p_kafka_offset bigint) TO flux_reader;
 GRANT ALL ON FUNCTION flux.explain_position(p_agency_id text, p_source text, p_kafka_partition integer, p_kafka_offset bigint) TO flux_checkpoint;
+
+REVOKE ALL ON FUNCTION flux.reader_agency() FROM PUBLIC;
+GRANT ALL ON FUNCTION flux.reader_agency() TO flux_reader;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE flux.checkpoints TO flux_checkpoint;
 GRANT SELECT ON TABLE flux.checkpoints TO flux_reader;
@@ -1240,3 +1267,4 @@ INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (2, '0002_pre_fu
 INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (3, '0003_pre_ledger_counts.sql', '5ebdef295c53d3483dec7dbef0b71de4096e63483b029a28cb369e626c252bec');
 INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (4, '0004_pre_expiry.sql', '0a5e5e58d1a390757e571276503b269c9f8bed70b8325dcf47d04fc9639359a4');
 INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (5, '0005_pre_flood_brake.sql', '37b430a174be9a71fb65ea87c4fb17fccdbe6c597b02a6e2ebe228abd7cfa6b0');
+INSERT INTO flux_meta.migrations (version, name, sha256) VALUES (6, '0006_pre_strict_readers.sql', '5b5e01c620f1e1f4ba18784e50be25dabe8d009c7df45cb8b0d403471225a4ae');

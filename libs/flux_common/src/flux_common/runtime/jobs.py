@@ -8,6 +8,7 @@ an administrator's, `flux_migrate`'s, and a Kafka principal that may create topi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -18,16 +19,17 @@ from pydantic_settings import SettingsConfigDict
 from flux_common.auth.registry_file import load_registry
 from flux_common.kafka.admin import create_topics
 from flux_common.observability.logging import get_logger
-from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate
+from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate, reader_of
 from flux_common.runtime.cli import Job, JobSettings
 from flux_common.settings import AgencySettings, KafkaSettings, PostgresSettings, Section
 from flux_common.settings.section import read_secret, secret_file
+from flux_common.settings.sections import FilePathOrNone
 
 log = get_logger(__name__)
 
 
-class RolePasswords(Section):
-    """Where the passwords of the cluster's roles come from."""
+class RoleCreation(Section):
+    """Where the passwords of the cluster's roles come from, and who may read."""
 
     model_config = SettingsConfigDict(env_prefix="FLUX_ROLES_")
 
@@ -35,6 +37,14 @@ class RolePasswords(Section):
         description="Folder with one file for each role, named like it, that holds its password; a role without a file"
         " keeps the password that it has",
         examples=["/run/secrets"],
+    )
+    agencies_file: FilePathOrNone = Field(
+        None,
+        validation_alias="FLUX_AGENCIES_FILE",
+        description="The agency registry: each of its agencies gets a reader login of its own, flux_reader_<agency>",
+    )
+    strict: bool = Field(
+        False, description="Strict mode: only agencies' own readers can log in; flux_reader, who may choose, cannot"
     )
 
     @field_validator("passwords_dir")
@@ -46,13 +56,15 @@ class RolePasswords(Section):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
-        for path in self.files().values():
+        for path in self.files(LOGIN_ROLES).values():
             secret_file(path)
+        if self.strict and self.agencies_file is None:
+            raise ValueError("FLUX_ROLES_STRICT leaves nobody who could read; set FLUX_AGENCIES_FILE, too")
         return self
 
-    def files(self) -> dict[str, Path]:
+    def files(self, roles: Iterable[str]) -> dict[str, Path]:
         """Return the files that are there, by role."""
-        paths = {role: self.passwords_dir / role for role in LOGIN_ROLES}
+        paths = {role: self.passwords_dir / role for role in roles}
         return {role: path for role, path in paths.items() if path.exists()}
 
 
@@ -60,7 +72,7 @@ class RolesSettings(JobSettings):
     """The settings of `roles`: the database as an administrator reaches it."""
 
     postgres: PostgresSettings
-    roles: RolePasswords
+    roles: RoleCreation
 
 
 class MigrateSettings(JobSettings):
@@ -87,10 +99,13 @@ class TopicsSettings(JobSettings):
 
 
 async def make_roles(settings: RolesSettings) -> None:
-    """Create the roles and set the passwords that are given."""
-    passwords = {role: read_secret(path).get_secret_value() for role, path in settings.roles.files().items()}
-    await create_roles(_dsn_with_password(settings.postgres), passwords)
-    log.info("roles are there", roles=list(LOGIN_ROLES), passwords_set=sorted(passwords))
+    """Create the roles, the agencies' readers, and set the passwords that are given."""
+    given = settings.roles
+    agencies = sorted(load_registry(given.agencies_file).agencies) if given.agencies_file else []
+    roles = [*LOGIN_ROLES, *map(reader_of, agencies)]
+    passwords = {role: read_secret(path).get_secret_value() for role, path in given.files(roles).items()}
+    await create_roles(_dsn_with_password(settings.postgres), passwords, agencies=agencies, strict=given.strict)
+    log.info("roles are there", roles=roles, passwords_set=sorted(passwords), strict=given.strict)
 
 
 async def migrate_schema(settings: MigrateSettings) -> None:

@@ -1,4 +1,9 @@
--- What a database is, read from its catalogues; one statement for each kind of thing. Each row begins with a name.
+-- What a database is, read from its catalogues; one statement for each kind of thing. Each row begins with a name. Every
+-- role may read the catalogues.
+
+-- name: qualified
+-- Names are written with their schema where the path does not lead there.
+SELECT set_config('search_path', 'pg_catalog', false)
 
 -- name: schemas
 SELECT n.nspname::text AS name, pg_get_userbyid(n.nspowner)::text AS owner, n.nspacl::text[] AS acl,
@@ -8,7 +13,7 @@ SELECT n.nspname::text AS name, pg_get_userbyid(n.nspowner)::text AS owner, n.ns
 -- name: relations
 SELECT c.oid::regclass::text AS name, c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
        c.relrowsecurity AS rls, c.relforcerowsecurity AS forced, c.relpersistence::text AS persistence,
-       c.reloptions AS options,
+       c.reloptions AS options, (SELECT i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = c.oid) AS part_of,
        (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) a) AS acl,
        obj_description(c.oid, 'pg_class') AS comment
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -26,7 +31,8 @@ SELECT c.oid::regclass::text || '.' || a.attname AS name, a.attnum AS place, for
 -- name: constraints
 SELECT k.conrelid::regclass::text || '.' || k.conname AS name, k.contype::text AS kind, k.convalidated AS validated,
        pg_get_constraintdef(k.oid) AS definition
-  FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace WHERE n.nspname LIKE 'flux%' ORDER BY 1
+  FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
+ WHERE n.nspname LIKE 'flux%' AND k.contype <> 'n' ORDER BY 1 -- NOT NULL is the column's, and no constraint before 18
 
 -- name: indexes
 SELECT i.indexrelid::regclass::text AS name, i.indrelid::regclass::text AS relation, pg_get_indexdef(i.indexrelid) AS definition,
@@ -36,7 +42,7 @@ SELECT i.indexrelid::regclass::text AS name, i.indrelid::regclass::text AS relat
 
 -- name: policies
 SELECT p.polrelid::regclass::text || '.' || p.polname AS name, p.polpermissive AS permissive, p.polcmd::text AS command,
-       (SELECT array_agg(pg_get_userbyid(r)::text ORDER BY 1) FROM unnest(p.polroles) r) AS roles,
+       (SELECT array_agg(pg_get_userbyid(r)::text ORDER BY pg_get_userbyid(r)) FROM unnest(p.polroles) r) AS roles,
        pg_get_expr(p.polqual, p.polrelid) AS using, pg_get_expr(p.polwithcheck, p.polrelid) AS checked
   FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname LIKE 'flux%' ORDER BY 1
@@ -78,10 +84,40 @@ SELECT g.name, g.kind, coalesce(pg_get_userbyid(nullif(x.grantee, 0))::text, 'PU
 
 -- name: roles
 SELECT r.rolname::text AS name, r.rolcanlogin AS login,
-       r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication AS mighty,
-       (SELECT array_agg(m.roleid::regrole::text ORDER BY 1) FROM pg_auth_members m WHERE m.member = r.oid) AS member_of,
+       array_remove(ARRAY[CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END,
+                          CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END, CASE WHEN r.rolcreatedb THEN 'CREATEDB' END,
+                          CASE WHEN r.rolreplication THEN 'REPLICATION' END], NULL) AS mighty,
+       (SELECT array_agg(m.roleid::regrole::text ORDER BY m.roleid::regrole::text) FROM pg_auth_members m WHERE m.member = r.oid) AS member_of,
        r.rolconfig AS settings
-  FROM pg_roles r WHERE r.rolname LIKE 'flux%' ORDER BY 1
+  FROM pg_roles r WHERE r.rolname LIKE 'flux\_%' ORDER BY 1
+
+-- name: members
+-- Who may act as a role of Flux. The hold that a role's creator has of it since 16, without inheriting, is no such.
+SELECT m.roleid::regrole::text || ' by ' || m.member::regrole::text AS name
+  FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+ WHERE r.rolname LIKE 'flux\_%' AND NOT starts_with(m.member::regrole::text, 'flux_reader_')
+   AND NOT (to_jsonb(m) @> '{"inherit_option": false, "set_option": false}') ORDER BY 1
+
+-- name: openings
+-- Who may come into this database, and into its schema public.
+SELECT o.name, o.kind, coalesce(pg_get_userbyid(nullif(x.grantee, 0))::text, 'PUBLIC') AS grantee, x.privilege_type AS privilege
+  FROM (SELECT 'this database' AS name, 'database' AS kind, d.datdba AS owner, coalesce(d.datacl, acldefault('d', d.datdba)) AS acl
+          FROM pg_database d WHERE d.datname = current_database()
+        UNION ALL
+        SELECT n.nspname::text, 'schema', n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner))
+          FROM pg_namespace n WHERE n.nspname = 'public') AS o
+ CROSS JOIN LATERAL aclexplode(o.acl) AS x
+ WHERE x.grantee <> o.owner ORDER BY 1, 2, 3, 4
+
+-- name: overrides
+-- Settings of this database alone, of a role of Flux or about rows: they go before the role's own.
+SELECT coalesce(nullif(s.setrole, 0)::regrole::text, 'everybody') || ': ' || o.setting AS name
+  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase CROSS JOIN LATERAL unnest(s.setconfig) AS o (setting)
+ WHERE d.datname = current_database()
+   AND (s.setrole::regrole::text LIKE 'flux\_%' OR o.setting ~ '^(flux\.|row_security=|search_path=|role=)') ORDER BY 1
+
+-- name: applied
+SELECT version, name, sha256 FROM flux_meta.migrations ORDER BY version
 
 -- name: seeds
 -- The rows of an installation.
