@@ -124,7 +124,7 @@ class Bench:
     lanes: PostgresLanes = field(init=False)
     handler: RequestsHandler = field(init=False)
     taken: dict[TopicPartition, Lane] = field(default_factory=dict)
-    unknown_keys: list[int] = field(default_factory=list)
+    unknown_keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.lanes = PostgresLanes(self.database, "ingest")
@@ -133,7 +133,7 @@ class Bench:
             _open_store,
             lambda: self.trust,
             FixedClock(datetime.now(UTC)),
-            lambda: self.unknown_keys.append(1),
+            self.unknown_keys.append,
         )
 
     async def batch(

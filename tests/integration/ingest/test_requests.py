@@ -206,7 +206,7 @@ async def test_an_unknown_key_is_told_to_whoever_keeps_the_keys(bench: Bench, ha
     """The refusal stands; the next look at the key files comes sooner."""
     await bench.feed((hand.body(), hand.headers(hand.token(signer="loc"))))
 
-    assert bench.unknown_keys == [1]
+    assert bench.unknown_keys == ["https://issuer.nasa.example"]
     assert (await bench.told())[1][2]["code"] == "KEY_UNKNOWN"
 
 

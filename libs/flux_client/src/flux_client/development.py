@@ -24,7 +24,8 @@ _HEAD: Final = b"# Written for development; written again when agencies or folde
 class DevelopmentAgency:
     """An agency as the development registry lists it; what is not said here has the registry's defaults.
 
-    Tokens need no binding and may be used again, unless told otherwise.
+    Tokens need no binding and may be used again, unless told otherwise. `jwks_url` is where its issuer publishes, if not
+    in the file beside the key; `algorithms` what it may sign with, if not only what its key does.
     """
 
     agency_id: str
@@ -34,6 +35,8 @@ class DevelopmentAgency:
     reuse_unbound_tokens: bool = True
     suspended: bool = False
     rejects_per_minute: int | None = None
+    jwks_url: str | None = None
+    algorithms: Sequence[DevelopmentAlgorithm] = ()
 
     @property
     def iss(self) -> str:
@@ -73,8 +76,8 @@ def _entry(
     folder: Path, agency: DevelopmentAgency, sources: Sequence[str], destinations: Sequence[str]
 ) -> dict[str, Any]:
     issuer = {
-        "jwks": jwks_path(folder, agency.agency_id).name,
-        "algorithms": [agency.algorithm],
+        "jwks": agency.jwks_url or jwks_path(folder, agency.agency_id).name,
+        "algorithms": list(agency.algorithms or [agency.algorithm]),
         "audience": AUDIENCE,
     }
     beside = folder.resolve().parent.as_uri()

@@ -7,9 +7,13 @@ from dataclasses import fields
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from flux_common.auth.fetching import Fetcher, verifying
+from flux_common.auth.keyset import JWKS_BYTES_MAX, KEYS_FRESH_S
 from flux_common.contracts.intake import STANDARD, IntakeLimits
+from flux_common.runtime.key_refresh import Pace
 from flux_common.runtime.lane_service import LaneServiceSettings
 from flux_common.settings import AgencySettings, PostgresSettings, Section, ServiceSettings
+from flux_common.settings.sections import FilePathOrNone, Milliseconds
 
 
 class IntakeSettings(Section):
@@ -39,11 +43,40 @@ class IntakeSettings(Section):
         return IntakeLimits(**{field.name: getattr(self, field.name) for field in fields(IntakeLimits)})
 
 
+class KeySetSettings(Section):
+    """How the key sets are kept current that issuers publish at URLs."""
+
+    model_config = SettingsConfigDict(env_prefix="FLUX_JWKS_")
+
+    refresh_ms: Milliseconds = Field(60_000, description="Longest pause between two fetches of an issuer's key set")
+    backoff_max_ms: Milliseconds = Field(60_000, description="Longest pause after fetches that failed")
+    timeout_ms: Milliseconds = Field(
+        5_000, description="Longest time of one fetch, from the connection to the last byte"
+    )
+    bytes_max: int = Field(JWKS_BYTES_MAX, ge=1_024, le=JWKS_BYTES_MAX, description="Largest key set")
+    stale_after_s: int = Field(
+        KEYS_FRESH_S, ge=60, description="Age at which keys that nothing confirms verify nothing, also those of files"
+    )
+    ca_file: FilePathOrNone = Field(
+        None, description="CA certificates (PEM) that sign the identity providers'; default: the system's"
+    )
+
+    def fetcher(self) -> Fetcher:
+        """Return what fetches by these settings."""
+        tls = verifying(str(self.ca_file) if self.ca_file else None)
+        return Fetcher(tls, self.timeout_ms / 1000, self.bytes_max)
+
+    def pace(self) -> Pace:
+        """Return how often."""
+        return Pace(self.refresh_ms / 1000, self.backoff_max_ms / 1000)
+
+
 class IngestSettings(LaneServiceSettings):
     """The settings of the ingest service."""
 
     agencies: AgencySettings
     intake: IntakeSettings
+    jwks: KeySetSettings
 
 
 class MigrationSettings(ServiceSettings):

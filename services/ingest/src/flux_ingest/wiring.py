@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from flux_common.auth import Refresh, RegistrySource
+from flux_common.auth.keyset import key_files
 from flux_common.contracts import catalogue, intake
 from flux_common.kafka import LaneLimits
 from flux_common.kernel.codes import Code
@@ -15,6 +16,7 @@ from flux_common.kernel.errors import Unavailable
 from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.lanes import Advance
+from flux_common.runtime.key_refresh import KeyRefresher
 from flux_common.runtime.lane_service import lane_parts
 from flux_common.runtime.service import Jobs, Service
 from flux_ingest.adapters.decisions import PostgresDecisions
@@ -34,15 +36,22 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
     """Open what ingest needs and yield its loops."""
     settings = service.settings
     intake.prepare()
-    source = RegistrySource(settings.agencies.file, service.clock.now())
+    source = RegistrySource(settings.agencies.file, service.clock.now(), settings.jwks.stale_after_s)
+    refresher = KeyRefresher(source, settings.jwks.fetcher(), service.clock, settings.jwks.pace())
+    await refresher.first()
     unknown_key = asyncio.Event()
+
+    def hurry(iss: str) -> None:
+        unknown_key.set()
+        refresher.hurry(iss)
+
     async with lane_parts(service, WRITTEN) as parts:
         handler = RequestsHandler(
             parts.lanes,
             open_store,
             lambda: source.trust,
             service.clock,
-            unknown_key.set,
+            hurry,
             settings.intake.limits(),
         )
         limits = LaneLimits(records_max=settings.intake.batch_records_max, concurrency=settings.intake.lanes_at_once)
@@ -56,6 +65,7 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
         )
         parts.add_relays()
         parts.jobs["registry"] = keep_current(service, source, unknown_key)
+        parts.jobs["keys"] = refresher.run(service.pause)
         expiry = UsesExpiry(parts.database, PostgresDecisions, service.clock)
         parts.jobs["expiry"] = expire(service, source, expiry)
         yield parts.jobs
@@ -90,8 +100,9 @@ def _refresh(service: Service[IngestSettings], source: RegistrySource) -> None:
         case Refresh.REFUSED:
             faults = [str(fault) for fault in source.faults]
             log.error("agency registry refused; the old one stands", code=Code.SETTINGS_INVALID, faults=faults)
-    for iss, key_set in source.trust.keys.sets.items():
-        metrics.keys_age_seconds.labels(iss).set((service.clock.now() - key_set.confirmed_at).total_seconds())
+    for iss in key_files(source.trust.registry):
+        age = service.clock.now() - source.trust.keys.of(iss).confirmed_at
+        metrics.keys_age_seconds.labels(iss).set(age.total_seconds())
 
 
 async def expire(service: Service[IngestSettings], source: RegistrySource, expiry: UsesExpiry) -> None:

@@ -87,6 +87,13 @@ class World:
         agencies = {**self.registry.agencies, agency_id: replace(self.registry.agencies[agency_id], **changes)}
         return replace(self, registry=replace(self.registry, agencies=MappingProxyType(agencies)))
 
+    def with_retired(self, agency_id: str, at: datetime) -> World:
+        """Return the world in which the key of the agency's issuer is retired since `at`; its generation is as it was."""
+        iss = f"https://{agency_id}.example"
+        issuer = replace(self.registry.issuers[iss], retired_at={self.signers[agency_id].kid: at})
+        issuers = MappingProxyType({**self.registry.issuers, iss: issuer})
+        return replace(self, registry=replace(self.registry, issuers=issuers))
+
     def with_record(self, **changes: Any) -> World:
         """Return the world in which the record is different."""
         return replace(self, record=replace(self.record, **changes))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flux_common.auth import ConfigurationRefused, Retention, Role, load_registry
+from flux_common.auth.key_url import KeyUrl, read_key_url
 from flux_common.auth.registry_file import REGISTRY_BYTES_MAX
 from flux_common.kernel.codes import Code
 
@@ -160,7 +162,17 @@ def test_two_answers_about_one_issuer_are_a_fault(path: Path) -> None:
         ({"issuers": {"iss": {**ISSUER, "audience": ["flux"]}}}, "agencies[0].issuers.iss.audience"),
         ({"issuers": {"iss": {**ISSUER, "kid": "x"}}}, "agencies[0].issuers.iss.kid"),
         ({"issuers": {"iss": {**ISSUER, "jwks": "none.json"}}}, 'agencies[0].issuers["iss"].jwks'),
-        ({"issuers": {"iss": {**ISSUER, "jwks": "https://x.example/jwks"}}}, 'agencies[0].issuers["iss"].jwks'),
+        ({"issuers": {"iss": {**ISSUER, "jwks": "http://x.example/jwks"}}}, 'agencies[0].issuers["iss"].jwks'),
+        (
+            {"issuers": {"iss": {**ISSUER, "retired_at": {"a b": "2026-01-01T00:00:00Z"}}}},
+            'agencies[0].issuers.iss.retired_at["a b"]["[key]"]',
+        ),
+        (
+            {"issuers": {"iss": {**ISSUER, "retired_at": {"k": "2026-01-01T00:00:00"}}}},
+            "agencies[0].issuers.iss.retired_at.k",
+        ),
+        ({"issuers": {"iss": {**ISSUER, "retired_at": {"k": 1767225600}}}}, "agencies[0].issuers.iss.retired_at.k"),
+        ({"issuers": {"iss": {**ISSUER, "retired_at": {"k": "soon"}}}}, "agencies[0].issuers.iss.retired_at.k"),
         ({"binding_required": 1}, "agencies[0].binding_required"),
         ({"reuse_unbound_tokens": True}, "agencies[0]"),
         ({"token_life_s_max": {}}, "agencies[0].token_life_s_max"),
@@ -266,3 +278,59 @@ def test_a_yaml_fault_names_line_and_column(path: Path) -> None:
     path.write_text("version: 1\nagencies: []\nagencies: []\n")
 
     assert [f"{path}:1:1: a name is repeated"] == faults(path)
+
+
+def test_a_retirement_is_an_instant_with_a_zone(path: Path) -> None:
+    """As text, or as YAML's own timestamp; kept in UTC."""
+    kinds = {"k1": "2026-01-01T01:00:00+01:00", "k2": "2026-01-01T00:00:00Z"}
+    issuers = {"https://issuer.nasa.example": {**ISSUER, "retired_at": kinds}}
+    quoted = load_registry(write(path, entry(issuers=issuers))).issuers["https://issuer.nasa.example"]
+    path.write_text(path.read_text().replace('"2026-01-01T00:00:00Z"', "2026-01-01T00:00:00Z"))
+    plain = load_registry(path).issuers["https://issuer.nasa.example"]
+
+    assert dict.fromkeys(kinds, datetime(2026, 1, 1, tzinfo=UTC)) == quoted.retired_at == plain.retired_at
+
+
+def test_a_key_set_may_be_named_by_its_url(path: Path) -> None:
+    """Nothing is fetched to read the registry; the parts are settled."""
+    named = {"https://issuer.nasa.example": {**ISSUER, "jwks": "https://id.nasa.example/.well-known/jwks.json?v=1"}}
+    url = load_registry(write(path, entry(issuers=named))).issuers["https://issuer.nasa.example"].jwks
+
+    assert isinstance(url, KeyUrl)
+    assert (url.host, url.port, url.target, url.tls) == ("id.nasa.example", 443, "/.well-known/jwks.json?v=1", True)
+    assert url.authority == "id.nasa.example"
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1:8080/jwks", "http://[::1]/", "https://10.1.2.3:8443/k"])
+def test_addresses_and_the_loopback_are_good_urls(text: str) -> None:
+    """Plain http never leaves the machine."""
+    url = read_key_url(text)
+
+    assert text.removeprefix("https://").removeprefix("http://").startswith(url.authority)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://id.nasa.example/jwks",
+        "http://localhost/jwks",
+        "http://10.0.0.1/jwks",
+        "ftp://id.nasa.example/jwks",
+        "file:///etc/passwd://",
+        "https://user:word@id.nasa.example/jwks",
+        "https://id.nasa.example@evil.example/jwks",
+        "https://id.nasa.example/jwks#keys",
+        "https:///jwks",
+        "https://id.nasa.example:0x1/jwks",
+        "https://id.nasa.example:99999/jwks",
+        "https://id.nasa.example/a b",
+        "https://id.nasa.example\\@evil.example/",
+        "https://id.nasa.example/\r\nHost:evil.example",
+        "https://\u0131d.nasa.example/jwks",
+        "https://-.example/jwks",
+    ],
+)
+def test_what_could_lead_elsewhere_is_no_url(text: str) -> None:
+    """Other schemes, logins, fragments, odd characters, and plain http beyond the loopback."""
+    with pytest.raises(ValueError, match=r"."):
+        read_key_url(text)

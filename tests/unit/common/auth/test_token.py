@@ -254,6 +254,26 @@ def test_keys_confirmed_a_day_ago_still_verify(world: World) -> None:
     assert world.verify(world.token()).agency_id == "nasa"
 
 
+def test_a_record_that_arrived_after_its_keys_retirement_is_refused(world: World) -> None:
+    """Also where the token is remembered, and without an actor: what a retired key says proves nobody."""
+    memory, token = VerifiedTokens(), world.token()
+    world.verify(token, memory)
+    retired = world.with_retired("nasa", world.now - timedelta(seconds=1))
+
+    for kept in (memory, None):
+        refusal = retired.refusal(token, kept)
+        assert (refusal.reason, refusal.actor) == (Code.KEY_RETIRED, None)
+    assert retired.with_record(appended_at=None).code(token) is Code.KEY_RETIRED
+
+
+def test_a_record_that_arrived_before_still_verifies(world: World) -> None:
+    """However late it is judged: a delay in the queue does not break a rotation. Other keys are not touched."""
+    token, late = world.token(), replace(world, now=world.now + timedelta(hours=20))
+
+    assert late.with_retired("nasa", world.now).verify(token).agency_id == "nasa"
+    assert late.with_retired("loc", world.now - timedelta(days=1)).verify(token).agency_id == "nasa"
+
+
 # Memory and step 13.
 
 

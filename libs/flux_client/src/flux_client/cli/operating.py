@@ -101,21 +101,19 @@ def apply_topics(
 @agencies.command("check")
 def check_agencies(
     file: Annotated[Path | None, typer.Argument(help="The registry. Default: FLUX_AGENCIES_FILE.")] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Also fetch the key sets that are named by URLs.")] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca-file", envvar="FLUX_JWKS_CA_FILE", help="CA certificates (PEM) for --fetch. Default: the system's."
+        ),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Check an agency registry and every key set that it names; list the agencies, or every fault (exit status 9)."""
-    from flux_common.auth import ConfigurationRefused, load_trust
-    from flux_common.kernel.clock import SystemClock
+    from flux_client.cli.checking import check
 
-    path = environment.agencies_file(file)
-    try:
-        trust = load_trust(path, SystemClock().now())
-    except ConfigurationRefused as refused:
-        faults = "\n".join(f"  {fault}" for fault in refused.faults)
-        raise Ended(
-            Exit.FAULTS, f"{path} has faults:\n{faults}", "nothing of such a registry is used; correct them"
-        ) from None
-    show([_agency_row(trust, name) for name in sorted(trust.registry.agencies)], output, AGENCIES)
+    show(check(environment.agencies_file(file), fetch=fetch, ca_file=ca_file), output, AGENCIES)
 
 
 @token.command("mint")
@@ -184,18 +182,3 @@ def _topic_rows(report: TopicsReport) -> list[dict[str, Any]]:
         {"topic": name, "state": "created" if name in created else "present", "id": topic_id}
         for name, topic_id in report.ids.items()
     ]
-
-
-def _agency_row(trust: Any, name: str) -> dict[str, Any]:
-    agency = trust.registry.agencies[name]
-    issuers = sorted(agency.issuers)
-    return {
-        "agency": agency.agency_id,
-        "name": agency.name,
-        "suspended": agency.suspended,
-        "binding_required": agency.binding_required,
-        "issuers": issuers,
-        "keys": sum(len(trust.keys.of(iss).keys) for iss in agency.issuers),
-        "source_prefixes": list(agency.source_prefixes),
-        "destination_prefixes": list(agency.destination_prefixes),
-    }

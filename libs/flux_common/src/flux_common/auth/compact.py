@@ -22,7 +22,8 @@ HEADER_DEPTH_MAX: Final = 4
 
 # The payload may be empty here: that a token's payload is a JSON object is the claims' rule, not the form's.
 _THREE_PARTS: Final = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
-_KID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+KID_PATTERN: Final = r"[A-Za-z0-9._~-]{1,128}"
+_KID: Final = re.compile(KID_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from flux_common.kernel.errors import Classification, FluxError
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: where (`agencies[0].issuers["…"].jwks`) and what."""
+    """One thing that is wrong: where (`agencies[0].issuers["…"].jwks`), what, and what to do about it."""
 
     path: str
     problem: str
+    next_step: str = "correct it; docs/trust.md says what may stand here"
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}"

@@ -2,7 +2,8 @@
 
 Verification reads memory only and never fetches. A set with one bad member is refused whole: a file that is half right
 is a file nobody has checked. A key belongs to one issuer and one algorithm; the same thumbprint twice, in one set or
-under two issuers, is refused. Keys that could not be confirmed for `KEYS_FRESH_S` verify nothing (fail closed).
+under two issuers, is refused. Keys that could not be confirmed for longer than they may verify nothing (fail closed);
+each issuer's set has its own time, for one identity provider that is down says nothing of another.
 The generation changes with any byte of the registry or of a key set, so that what was remembered under a revoked key is
 forgotten. Source: docs/trust.md, RFC 7517.
 """
@@ -10,7 +11,7 @@ forgotten. Source: docs/trust.md, RFC 7517.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from flux_common.auth.strict_json import StrictJsonError, parse_object
 KEYS_FRESH_S: Final = 24 * 3600
 JWKS_BYTES_MAX: Final = 256 * 1024
 JWKS_KEYS_MAX: Final = 64
+GOOD_MEMBER: Final = "publish public keys of RS256, PS256, ES256 or EdDSA alone, each with its kid and alg"
 _DEPTH_MAX: Final = 5
 
 
@@ -35,10 +37,12 @@ class KeySet:
 
     keys: Mapping[str, VerificationKey]
     confirmed_at: datetime
+    sha256: str = ""  # of the bytes that were read
+    fresh_s: int = KEYS_FRESH_S
 
     def is_stale(self, now: datetime) -> bool:
         """Return whether the keys are older than they may be."""
-        return (now - self.confirmed_at).total_seconds() > KEYS_FRESH_S
+        return (now - self.confirmed_at).total_seconds() > self.fresh_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +53,52 @@ class KeyRing:
     generation: str
 
     def of(self, iss: str) -> KeySet:
-        """Return the key set of a registered issuer; an issuer without one has no keys."""
+        """Return the key set of an issuer; raises KeyError for one whose keys were never had."""
         return self.sets[iss]
 
-    def confirmed(self, at: datetime) -> KeyRing:
-        """Return the same keys, confirmed at `at`."""
-        return replace(
-            self, sets=MappingProxyType({iss: replace(keys, confirmed_at=at) for iss, keys in self.sets.items()})
-        )
+    def confirmed(self, at: datetime, issuers: Collection[str] | None = None) -> KeyRing:
+        """Return the same keys, those of `issuers` (None: all) confirmed at `at`."""
+        sets = {
+            iss: replace(keys, confirmed_at=at) if issuers is None or iss in issuers else keys
+            for iss, keys in self.sets.items()
+        }
+        return replace(self, sets=MappingProxyType(sets))
 
 
-def load_keys(registry: Registry, now: datetime) -> KeyRing:
-    """Return the keys of every issuer of `registry`, read at `now`.
+def load_keys(registry: Registry, now: datetime, fresh_s: int = KEYS_FRESH_S) -> KeyRing:
+    """Return the keys of every issuer of `registry` whose set is a file, read at `now`.
 
     Raises `ConfigurationRefused` with every fault of every set.
     """
     faults: list[Fault] = []
     sets: dict[str, KeySet] = {}
-    digest = hashlib.sha256(registry.digest.encode())
-    for iss, issuer in sorted(registry.issuers.items()):
-        where = f'issuers["{iss}"]'
+    for iss, path in sorted(key_files(registry).items()):
         try:
-            data = _read_file(issuer.jwks)
-            sets[iss] = KeySet(MappingProxyType(read_jwks(data, where)), now)
-            digest.update(hashlib.sha256(data).digest())
+            sets[iss] = read_set(iss, _read_file(path), now, fresh_s)
         except ConfigurationRefused as refused:
             faults.extend(refused.faults)
-    faults.extend(_shared_keys(sets))
+    faults.extend(shared_keys(sets))
     if faults:
         raise ConfigurationRefused(faults)
-    return KeyRing(MappingProxyType(sets), digest.hexdigest())
+    return ring_of(registry, sets)
+
+
+def key_files(registry: Registry) -> dict[str, Path]:
+    """Return the issuers whose key set is a file, with its path."""
+    return {iss: issuer.jwks for iss, issuer in registry.issuers.items() if isinstance(issuer.jwks, Path)}
+
+
+def read_set(iss: str, data: bytes, at: datetime, fresh_s: int = KEYS_FRESH_S) -> KeySet:
+    """Return the key set that `data` is, confirmed at `at`; raise `ConfigurationRefused` with its faults."""
+    keys = MappingProxyType(read_jwks(data, f'issuers["{iss}"]'))
+    return KeySet(keys, at, hashlib.sha256(data).hexdigest(), fresh_s)
+
+
+def ring_of(registry: Registry, sets: Mapping[str, KeySet]) -> KeyRing:
+    """Return `sets` as one value, with the generation that they and the registry make."""
+    named = [f"{iss} {sets[iss].sha256}" for iss in sorted(sets)]
+    generation = hashlib.sha256("\n".join([registry.digest, *named]).encode()).hexdigest()
+    return KeyRing(MappingProxyType(dict(sets)), generation)
 
 
 def read_jwks(data: bytes, where: str) -> dict[str, VerificationKey]:
@@ -95,7 +115,7 @@ def read_jwks(data: bytes, where: str) -> dict[str, VerificationKey]:
             keys[kid] = key
             seen.add(key.thumbprint)
         except KeyRefused as refused:
-            faults.append(Fault(f"{where}.keys[{index}]", str(refused)))
+            faults.append(Fault(f"{where}.keys[{index}]", str(refused), GOOD_MEMBER))
     if faults:
         raise ConfigurationRefused(faults)
     return keys
@@ -113,10 +133,10 @@ def _members(data: bytes, where: str) -> list[Any]:
     try:
         document = parse_object(data, depth_max=_DEPTH_MAX)
     except StrictJsonError as error:
-        raise ConfigurationRefused([Fault(where, str(error))]) from None
+        raise ConfigurationRefused([Fault(where, str(error), "publish a JWKS: one JSON object with keys")]) from None
     members = document.get("keys")
     if not isinstance(members, list) or not 0 < len(members) <= JWKS_KEYS_MAX:
-        raise ConfigurationRefused([Fault(f"{where}.keys", f"not a list of 1 to {JWKS_KEYS_MAX} keys")])
+        raise ConfigurationRefused([Fault(f"{where}.keys", f"not a list of 1 to {JWKS_KEYS_MAX} keys", GOOD_MEMBER)])
     return members
 
 
@@ -125,16 +145,20 @@ def _read_file(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(JWKS_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigurationRefused([Fault(str(path), f"cannot be read ({error.strerror})")]) from None
+        raise ConfigurationRefused(
+            [Fault(str(path), f"cannot be read ({error.strerror})", "let this user read it")]
+        ) from None
     if len(data) > JWKS_BYTES_MAX:
-        raise ConfigurationRefused([Fault(str(path), f"larger than {JWKS_BYTES_MAX} bytes")])
+        raise ConfigurationRefused([Fault(str(path), f"larger than {JWKS_BYTES_MAX} bytes", GOOD_MEMBER)])
     return data
 
 
-def _shared_keys(sets: Mapping[str, KeySet]) -> Iterator[Fault]:
+def shared_keys(sets: Mapping[str, KeySet]) -> Iterator[Fault]:
+    """Yield a fault for each key that an earlier issuer of `sets` has already."""
     owners: dict[str, str] = {}
     for iss, keys in sets.items():
         for kid, key in keys.keys.items():
             owner = owners.setdefault(key.thumbprint, iss)
             if owner != iss:
-                yield Fault(f'issuers["{iss}"].keys', f'"{kid}" is also a key of the issuer "{owner}"')
+                said = f'"{kid}" is also a key of the issuer "{owner}"'
+                yield Fault(f'issuers["{iss}"].keys', said, "whose key is it? the other one publishes its own")

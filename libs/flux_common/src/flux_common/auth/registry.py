@@ -7,22 +7,29 @@ that list it and to no other. A registry with a fault is never used, not even th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 from flux_common.auth.identity import Role
+from flux_common.auth.key_url import KeyUrl
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who signs tokens: `iss`, the file of its public keys, what it may sign with, for whom, and for which agencies."""
+    """Who signs tokens: `iss`, where its public keys are, what it may sign with, for whom, and for which agencies.
+
+    `retired_at` says by `kid` since when a key counts no longer: a record that arrived after that is refused.
+    """
 
     iss: str
-    jwks: Path
+    jwks: Path | KeyUrl
     algorithms: frozenset[str]
     audience: str
     agencies: frozenset[str]
+    retired_at: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

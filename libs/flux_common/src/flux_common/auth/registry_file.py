@@ -10,15 +10,27 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
+from flux_common.auth.compact import KID_PATTERN
 from flux_common.auth.faults import ConfigurationRefused, Fault
 from flux_common.auth.identity import Role
+from flux_common.auth.key_url import is_url, read_key_url
 from flux_common.auth.registry import Agency, Issuer, Registry, Retention, within
 from flux_common.contracts.types import AgencyId
 
@@ -33,8 +45,24 @@ DestinationPrefix = Annotated[str, StringConstraints(pattern=rf"^({_STORES})([^/
 SourcePrefix = Annotated[
     str, StringConstraints(pattern=rf"^({_STORES}|https://[^/\s?#\\@]+/)([^/\s?#\\]+/)*$", max_length=1024)
 ]
+Kid = Annotated[str, StringConstraints(pattern=rf"^{KID_PATTERN}$")]
 Seconds = Annotated[int, Field(ge=1, le=7 * 86_400)]
+SAY_THE_SAME: Final = "an issuer is one wherever it is listed: say the same of it in every agency"
 TOKEN_LIFE_S_MAX: Final[Mapping[str, int]] = {"admin": 900, "operator": 3600, "viewer": 3600}
+
+
+def _instant(value: object) -> object:
+    """Return an instant that JSON or quoted YAML writes as text; YAML itself reads one that is not quoted."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("the instant has no zone; end it with Z")
+    return value.astimezone(UTC)
+
+
+Instant = Annotated[datetime, BeforeValidator(_instant), AfterValidator(_in_utc)]
 
 
 class _Closed(BaseModel):
@@ -45,6 +73,7 @@ class _IssuerEntry(_Closed):
     jwks: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
     algorithms: Annotated[list[Literal["RS256", "PS256", "ES256", "EdDSA"]], Field(min_length=1, max_length=4)]
     audience: Audience
+    retired_at: Annotated[dict[Kid, Instant], Field(max_length=64)] = Field(default_factory=dict)
 
 
 class _RetentionEntry(_Closed):
@@ -102,7 +131,7 @@ def load_registry(path: Path) -> Registry:
         entries = _RegistryFile.model_validate(_parse(data, path)).agencies
     except ValidationError as error:
         raise ConfigurationRefused(_faults(error)) from None
-    faults = [*_repeated(entries), *_contested(entries), *_missing_files(entries, path.parent)]
+    faults = [*_repeated(entries), *_contested(entries), *_unreachable_keys(entries, path.parent)]
     if faults:
         raise ConfigurationRefused(faults)
     return Registry(
@@ -117,9 +146,13 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(REGISTRY_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigurationRefused([Fault(str(path), f"cannot be read ({error.strerror})")]) from None
+        raise ConfigurationRefused(
+            [Fault(str(path), f"cannot be read ({error.strerror})", "correct the path, and let this user read it")]
+        ) from None
     if len(data) > REGISTRY_BYTES_MAX:
-        raise ConfigurationRefused([Fault(str(path), f"larger than {REGISTRY_BYTES_MAX} bytes")])
+        raise ConfigurationRefused(
+            [Fault(str(path), f"larger than {REGISTRY_BYTES_MAX} bytes", "remove what is not needed")]
+        )
     return data
 
 
@@ -145,7 +178,7 @@ def _parse(data: bytes, path: Path) -> object:
     try:
         return yaml.load(data.decode("utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader, made stricter)
     except UnicodeDecodeError:
-        raise ConfigurationRefused([Fault(str(path), "not UTF-8")]) from None
+        raise ConfigurationRefused([Fault(str(path), "not UTF-8", "save it as UTF-8")]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -154,9 +187,17 @@ def _parse(data: bytes, path: Path) -> object:
         raise ConfigurationRefused([Fault(str(path), f"not YAML ({type(error).__name__})")]) from None
 
 
+_NEXT_STEPS: Final[Mapping[str, str]] = {
+    "missing": "add it",
+    "extra_forbidden": "correct the name, or remove it: what is not known here is not ignored",
+    "string_pattern_mismatch": "write it in this form",
+}
+
+
 def _faults(error: ValidationError) -> Iterator[Fault]:
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        yield Fault(_path(fault["loc"]), fault["msg"].removeprefix("Value error, "))
+        said, step = fault["msg"].removeprefix("Value error, "), _NEXT_STEPS.get(fault["type"])
+        yield Fault(_path(fault["loc"]), said, step) if step else Fault(_path(fault["loc"]), said)
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -175,7 +216,7 @@ def _repeated(entries: list[_AgencyEntry]) -> Iterator[Fault]:
     first: dict[str, int] = {}
     for index, entry in enumerate(entries):
         if first.setdefault(entry.id, index) != index:
-            yield Fault(f"agencies[{index}].id", f'"{entry.id}" is already agencies[{first[entry.id]}]')
+            yield Fault(f"agencies[{index}].id", f'"{entry.id}" is already agencies[{first[entry.id]}]', "keep one")
 
 
 def _contested(entries: list[_AgencyEntry]) -> Iterator[Fault]:
@@ -185,17 +226,23 @@ def _contested(entries: list[_AgencyEntry]) -> Iterator[Fault]:
         for iss, issuer in entry.issuers.items():
             first, same = known.setdefault(iss, (index, issuer))
             if same != issuer:
-                yield Fault(f'agencies[{index}].issuers["{iss}"]', f"differs from the one in agencies[{first}]")
+                yield Fault(
+                    f'agencies[{index}].issuers["{iss}"]', f"differs from the one in agencies[{first}]", SAY_THE_SAME
+                )
 
 
-def _missing_files(entries: list[_AgencyEntry], folder: Path) -> Iterator[Fault]:
+def _unreachable_keys(entries: list[_AgencyEntry], folder: Path) -> Iterator[Fault]:
     for index, entry in enumerate(entries):
         for iss, issuer in entry.issuers.items():
             where = f'agencies[{index}].issuers["{iss}"].jwks'
-            if "://" in issuer.jwks:
-                yield Fault(where, "a URL is not read; name a file that something else keeps current")
-            elif not (folder / issuer.jwks).is_file():
-                yield Fault(where, f"there is no file {folder / issuer.jwks}")
+            if not is_url(issuer.jwks):
+                if not (folder / issuer.jwks).is_file():
+                    yield Fault(where, f"there is no file {folder / issuer.jwks}", "correct the name, or put it there")
+                continue
+            try:
+                read_key_url(issuer.jwks)
+            except ValueError as wrong:
+                yield Fault(where, str(wrong), "name the key set's final address: https://host/path, and nothing else")
 
 
 def _issuers(entries: list[_AgencyEntry], folder: Path) -> Iterator[Issuer]:
@@ -206,8 +253,14 @@ def _issuers(entries: list[_AgencyEntry], folder: Path) -> Iterator[Issuer]:
             listed[iss] = issuer
             agencies[iss].add(entry.id)
     for iss, issuer in listed.items():
-        algorithms = frozenset(issuer.algorithms)
-        yield Issuer(iss, folder / issuer.jwks, algorithms, issuer.audience, frozenset(agencies[iss]))
+        yield Issuer(
+            iss,
+            read_key_url(issuer.jwks) if is_url(issuer.jwks) else folder / issuer.jwks,
+            frozenset(issuer.algorithms),
+            issuer.audience,
+            frozenset(agencies[iss]),
+            MappingProxyType(dict(issuer.retired_at)),
+        )
 
 
 def _agency(entry: _AgencyEntry) -> Agency:

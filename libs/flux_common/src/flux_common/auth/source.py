@@ -4,17 +4,41 @@ Registry and keys are one value, `Trust`, replaced in one assignment. The files 
 them changed. A registry or a key set with a fault changes nothing: the old value stays, its keys are no longer
 confirmed, and after a day they verify nothing. An agency that vanishes from the file is a fault, because agencies are
 suspended and never removed: its runs go on. The caller decides how often to refresh and reports what comes back.
+
+What an issuer publishes at a URL is brought by whoever fetches (`publish`), and is taken whole or not at all:
+
+| what is brought | then |
+|---|---|
+| the bytes that are known | the set is confirmed as of when they were asked for |
+| a good set | it takes the old one's place: another generation, so what was remembered is forgotten |
+| a set with a fault, or with another issuer's key | nothing changes, and nothing is confirmed |
+| of an issuer that is gone, or now publishes elsewhere | nothing changes |
+
+A reload keeps what was fetched of issuers whose URL is the same. Files go first: where one now holds a key that a
+fetched set has too, the fetched set is left out, for the operator's file is the authority on whose key it is.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
 from flux_common.auth.faults import ConfigurationRefused, Fault
-from flux_common.auth.keyset import KeyRing, load_keys
+from flux_common.auth.key_url import KeyUrl
+from flux_common.auth.keyset import (
+    KEYS_FRESH_S,
+    KeyRing,
+    KeySet,
+    key_files,
+    load_keys,
+    read_set,
+    ring_of,
+    shared_keys,
+)
 from flux_common.auth.registry import Registry
 from flux_common.auth.registry_file import load_registry
 
@@ -39,59 +63,93 @@ class Refresh(StrEnum):
 
 def load_trust(path: Path, now: datetime) -> Trust:
     """Return the registry at `path` with the keys of its issuers; raise `ConfigurationRefused` with every fault."""
-    return _load(path, now)[0]
+    return _load(path, now, KEYS_FRESH_S)[0]
 
 
 class RegistrySource:
     """The registry at `path`, read at once and again whenever it or a key set changes.
 
     The constructor raises `ConfigurationRefused`: without a first good registry nothing starts. `faults` holds what is
-    wrong with the file at present, and is empty when `trust` is what the file says.
+    wrong with the file at present, and is empty when `trust` is what the file says. `fresh_s` is how long keys verify
+    that nothing confirms.
     """
 
-    def __init__(self, path: Path, now: datetime) -> None:
+    def __init__(self, path: Path, now: datetime, fresh_s: int = KEYS_FRESH_S) -> None:
         self._path = path
-        self.trust, self._stamps = _load(path, now)
+        self._fresh_s = fresh_s
+        self.trust, self._stamps = _load(path, now, fresh_s)
         self.faults: tuple[Fault, ...] = ()
 
     def refresh(self, now: datetime) -> Refresh:
         """Look at the files, and read them again if any changed; never raises for what stands in them."""
-        stamps = _stamps([self._path, *_key_files(self.trust.registry)])
-        if stamps == self._stamps:
-            self.trust, self.faults = replace(self.trust, keys=self.trust.keys.confirmed(now)), ()
+        files = key_files(self.trust.registry)
+        if _stamps([self._path, *files.values()]) == self._stamps:
+            self.trust, self.faults = replace(self.trust, keys=self.trust.keys.confirmed(now, files.keys())), ()
             return Refresh.UNCHANGED
         try:
-            trust, stamps = _load(self._path, now)
+            trust, stamps = _load(self._path, now, self._fresh_s)
             _check_nobody_left(self.trust.registry, trust.registry)
         except ConfigurationRefused as refused:
             self.faults = refused.faults
             return Refresh.REFUSED
-        self.trust, self._stamps, self.faults = trust, stamps, ()
+        self.trust, self._stamps, self.faults = _carried(self.trust, trust), stamps, ()
         return Refresh.RELOADED
 
+    def publish(self, iss: str, url: KeyUrl, data: bytes, asked_at: datetime) -> bool:
+        """Take the key set that was found at `url`, asked for at `asked_at`; return whether it is another one now.
 
-def _load(path: Path, now: datetime) -> tuple[Trust, _Stamps]:
+        Raises `ConfigurationRefused` with every fault of the set, and changes nothing then.
+        """
+        registry, keys = self.trust.registry, self.trust.keys
+        if url_of(registry, iss) != url:
+            return False
+        old = keys.sets.get(iss)
+        if old is not None and old.sha256 == hashlib.sha256(data).hexdigest():
+            self.trust = replace(self.trust, keys=keys.confirmed(asked_at, {iss}))
+            return False
+        others = {other: key_set for other, key_set in keys.sets.items() if other != iss}
+        sets = {**others, iss: read_set(iss, data, asked_at, self._fresh_s)}
+        if faults := list(shared_keys(sets)):
+            raise ConfigurationRefused(faults)
+        self.trust = Trust(registry, ring_of(registry, sets))
+        return True
+
+
+def url_of(registry: Registry, iss: str) -> KeyUrl | None:
+    """Return where an issuer publishes its keys; None for one whose keys are a file, and for one that is not known."""
+    issuer = registry.issuer(iss)
+    return issuer.jwks if issuer is not None and isinstance(issuer.jwks, KeyUrl) else None
+
+
+def _load(path: Path, now: datetime, fresh_s: int) -> tuple[Trust, _Stamps]:
     """Read everything; each file is stamped before it is read, so that a change meanwhile is seen the next time."""
     stamps = _stamps([path])
     registry = load_registry(path)
-    stamps |= _stamps(_key_files(registry))
-    return Trust(registry, load_keys(registry, now)), stamps
+    stamps |= _stamps(key_files(registry).values())
+    return Trust(registry, load_keys(registry, now, fresh_s)), stamps
+
+
+def _carried(old: Trust, new: Trust) -> Trust:
+    """Return `new` with what was fetched of issuers that publish where they did."""
+    sets: dict[str, KeySet] = dict(new.keys.sets)
+    for iss, fetched in old.keys.sets.items():
+        url = url_of(old.registry, iss)
+        if url is not None and url == url_of(new.registry, iss):
+            with_it = {**sets, iss: fetched}
+            sets = sets if any(shared_keys(with_it)) else with_it
+    return replace(new, keys=ring_of(new.registry, sets))
 
 
 def _check_nobody_left(old: Registry, new: Registry) -> None:
     missing = sorted(old.agencies.keys() - new.agencies.keys())
     if missing:
         raise ConfigurationRefused(
-            Fault("agencies", f'"{agency_id}" is gone; an agency is never removed, set suspended: true')
+            Fault("agencies", f'"{agency_id}" is gone; an agency is never removed, set suspended: true', "put it back")
             for agency_id in missing
         )
 
 
-def _key_files(registry: Registry) -> list[Path]:
-    return sorted({issuer.jwks for issuer in registry.issuers.values()})
-
-
-def _stamps(paths: list[Path]) -> _Stamps:
+def _stamps(paths: Iterable[Path]) -> _Stamps:
     return {path: _stamp(path) for path in paths}
 
 

@@ -65,6 +65,7 @@ def verify(
     try:
         token = bearer_token(authorization)
         claims = _authenticate(token, registry, keys, now, memory)
+        _check_retirement(claims, record, registry)
         agency = _match_agency(claims, record, registry)
         appended_s = _check_clock(claims, record, agency, now)
         binding, single_use = _bind(claims, token, record, agency, appended_s)
@@ -142,6 +143,14 @@ def _check_audience_and_life(claims: Claims, issuer: Issuer, registry: Registry)
         raise NotPermitted(Code.ROLE_FORBIDDEN)
     if claims.exp - claims.iat > life_s_max:
         raise TokenRefused(Code.TOKEN_LIFE_TOO_LONG)
+
+
+def _check_retirement(claims: Claims, record: RecordContext, registry: Registry) -> None:
+    """The end of step 8, asked of each record: what arrived after its key's retirement proves nobody."""
+    issuer = registry.issuer(claims.actor.iss)
+    retired_at = issuer.retired_at.get(claims.actor.kid) if issuer is not None else None
+    if retired_at is not None and (record.appended_at is None or record.appended_at > retired_at):
+        raise TokenRefused(Code.KEY_RETIRED)
 
 
 def _match_agency(claims: Claims, record: RecordContext, registry: Registry) -> Agency:

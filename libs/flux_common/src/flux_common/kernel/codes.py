@@ -34,6 +34,7 @@ class Code(StrEnum):
     TOKEN_HEADER_REFUSED = "TOKEN_HEADER_REFUSED", "The token's header has parameters beside alg, kid and typ."
     ISSUER_UNKNOWN = "ISSUER_UNKNOWN", "The token's issuer is not registered for any agency."
     KEY_UNKNOWN = "KEY_UNKNOWN", "The issuer has no key of this kid."
+    KEY_RETIRED = "KEY_RETIRED", "The record arrived after the retirement of the key that signed its token."
     ALGORITHM_REFUSED = "ALGORITHM_REFUSED", "The algorithm is not the key's own, or not allowed for the issuer."
     SIGNATURE_INVALID = "SIGNATURE_INVALID", "The token's signature does not verify."
     CLAIM_INVALID = "CLAIM_INVALID", "A claim is missing or not of its type."

@@ -87,6 +87,9 @@ decision_latency_seconds = _histogram(
 )
 verification_failures = _counter("flux_verification_failures_total", "Tokens that did not verify.", "code")
 keys_age_seconds = _gauge("flux_keys_age_seconds", "Age of an issuer's keys.", "issuer")
+key_fetches = _counter(
+    "flux_key_fetches_total", "Fetches of key sets: changed, same, refused, failed.", "issuer", "outcome"
+)
 
 # Checkpoint.
 progress_reports = _counter(

@@ -8,6 +8,7 @@ agency's own, and the producer has to find its request again. The body itself is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -40,6 +41,7 @@ from flux_ingest.domain.terms import Wish, objection
 
 SPECVERSION: Final = b"1.0"
 Body = RunRequested | CommandRequested
+OnUnknownKey = Callable[[str], None]
 
 _KINDS: Final = {
     catalogue.RUN_REQUESTED.ce_type: Kind.RUN,
@@ -63,8 +65,15 @@ class Reader:
     """Reads records of one agency's topic, by one state of the registry and its keys, at one moment."""
 
     def __init__(
-        self, agency_id: str, trust: Trust, memory: VerifiedTokens, now: datetime, limits: IntakeLimits = STANDARD
+        self,
+        agency_id: str,
+        trust: Trust,
+        memory: VerifiedTokens,
+        now: datetime,
+        limits: IntakeLimits = STANDARD,
+        on_unknown_key: OnUnknownKey = lambda _iss: None,
     ) -> None:
+        self._on_unknown_key = on_unknown_key
         self._agency_id = agency_id
         self._trust = trust
         self._memory = memory
@@ -82,6 +91,8 @@ class Reader:
             verified = sender = self._prove(record, kind)
             body = self._read_body(record, kind, verified)
         except TokenRefused as refused:
+            if refused.reason is Code.KEY_UNKNOWN:
+                self._on_unknown_key(refused.context["iss"])
             return self._rejected(record, kind, refused.reason, refused.actor or sender)
         except ValidationFailed as problem:
             return self._rejected(record, kind, Code[problem.code], sender, problem.violations)

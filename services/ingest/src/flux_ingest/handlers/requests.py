@@ -30,7 +30,7 @@ from flux_ingest.domain.decide import decide
 from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Flooded, Redelivered, Rejected, Repeated
 from flux_ingest.handlers.events import Telling
 from flux_ingest.handlers.flooding import of_the_flood
-from flux_ingest.handlers.reading import Reader, Reading
+from flux_ingest.handlers.reading import OnUnknownKey, Reader, Reading
 from flux_ingest.ports import DecisionStore
 
 log = get_logger(__name__)
@@ -51,8 +51,8 @@ def agency_of(topic: str) -> str | None:
 class RequestsHandler:
     """Applies batches of the requests lanes.
 
-    `trust` returns the registry and keys of the moment. `on_unknown_key` hears that a token names a key that its issuer
-    does not have here: perhaps it has a new one.
+    `trust` returns the registry and keys of the moment. `on_unknown_key` hears of an issuer that a token names a key of
+    it that is not known here: perhaps it has a new one.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RequestsHandler:
         open_store: OpenStore,
         trust: Callable[[], Trust],
         clock: Clock,
-        on_unknown_key: Callable[[], None] = lambda: None,
+        on_unknown_key: OnUnknownKey = lambda _iss: None,
         limits: IntakeLimits = STANDARD,
     ) -> None:
         self._lanes = lanes
@@ -97,7 +97,8 @@ class RequestsHandler:
         self._report(batch, agency, [put_aside])
 
     async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
-        reader = Reader(agency.agency_id, trust, self._memory, self._clock.now(), self._limits)
+        now = self._clock.now()
+        reader = Reader(agency.agency_id, trust, self._memory, now, self._limits, self._on_unknown_key)
         readings: list[Reading] = []
         for record in batch.records:
             readings.append(reader.read(record))
@@ -120,8 +121,6 @@ class RequestsHandler:
         oldest = batch.records[0].appended_at
         if oldest is not None:
             metrics.decision_latency_seconds.observe(max(0.0, (self._clock.now() - oldest).total_seconds()))
-        if any(isinstance(one, Rejected) and one.code is Code.KEY_UNKNOWN for one in refused):
-            self._on_unknown_key()
         said = {f"{outcome} {code}".strip(): number for (outcome, code), number in sorted(outcomes.items())}
         log.info("decided", agency_id=agency.agency_id, lane=str(batch.lane.tp), outcomes=said)
 
