@@ -118,6 +118,14 @@ def ensure_key(folder: Path, name: str, algorithm: DevelopmentAlgorithm = "ES256
     return key
 
 
+def create_key(path: Path, algorithm: DevelopmentAlgorithm = "ES256") -> SigningKey:
+    """Write a new private key to `path` (mode 0600) and return it; raises FileExistsError where something is already."""
+    key = generate_key(algorithm)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(_pem(key.private_key))
+    return key
+
+
 def load_key(path: Path) -> SigningKey:
     """Return the key in a PEM file; raise `OSError` or `ValueError` where it cannot be read or is of another kind."""
     private_key = serialization.load_pem_private_key(path.read_bytes(), password=None)

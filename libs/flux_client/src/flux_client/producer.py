@@ -19,9 +19,10 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from flux_client.events import ReceivedEvent, answers
+from flux_client.keys import SigningKey
 from flux_client.sending import RecordSender
 from flux_client.streams import EventStream, FollowerSource
-from flux_client.tokens import IssuerKey, authorization
+from flux_client.tokens import IssuerKey, Record, Right
 from flux_common.contracts.canonical import encode
 from flux_common.contracts.catalogue import COMMAND_REQUESTED, DECISIONS, REQUESTS, RUN_REQUESTED, EventSpec
 from flux_common.contracts.envelope import Outgoing, headers_for
@@ -77,17 +78,18 @@ class Decision:
 
 
 class FluxProducer:
-    """Sends requests and commands for one agency, by a `token` or, in development, by tokens minted with `key`."""
+    """Sends requests and commands for one agency, by a `token` or, in development, by tokens minted with `key`.
+
+    With `proof_key`, the key that the token names in `cnf.jkt`, each record carries a proof of its own (`flux-proof`), and
+    one token serves many records. Raises ValueError where these do not go together.
+    """
 
     def __init__(
         self, agency: str, settings: KafkaSettings, *, token: str | None = None, key: IssuerKey | None = None,
-        clock: Clock | None = None,
+        proof_key: SigningKey | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
-        if (token is None) == (key is None):
-            raise ValueError("a producer needs either a token or a key")
         self._agency, self._settings = agency, settings
-        self._given = authorization(token) if token is not None else None
-        self._key = key
+        self._right = Right(token, key, proof_key)
         self._clock = clock or SystemClock()
         self._sender = RecordSender(settings)
 
@@ -173,12 +175,9 @@ class FluxProducer:
         headers = headers_for(
             spec, event_id=event_id, source=SOURCE, at=at, subject=body.request_id, traceparent=traceparent
         )
-        token = self._given or authorization(self._minted(at, value))
-        return Outgoing(REQUESTS.of(self._agency), body.request_id, event_id, [*headers, *token], value, self._agency)
-
-    def _minted(self, at: datetime, value: bytes) -> str:
-        assert self._key is not None
-        return self._key.token(self._agency, at, value)
+        topic = REQUESTS.of(self._agency)
+        right = self._right.headers(Record(self._agency, topic, body.request_id, value), at)
+        return Outgoing(topic, body.request_id, event_id, [*headers, *right], value, self._agency)
 
     def _decisions(self) -> EventStream:
         return EventStream(FollowerSource(self._settings, DECISIONS.of(self._agency), "end"))

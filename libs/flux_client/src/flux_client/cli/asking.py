@@ -18,6 +18,7 @@ from flux_client.cli.exits import Ended, Exit
 from flux_client.cli.output import say
 from flux_client.cli.progress import Tell, telling
 from flux_client.events import ReceivedEvent
+from flux_client.keys import SigningKey
 from flux_client.producer import DECISION_SECONDS, Decision, DecisionMissing, FluxProducer, SubmittedRequest
 from flux_client.reader import FluxReader, reading
 from flux_client.streams import EventStream
@@ -44,6 +45,9 @@ NEXT_STEPS: Final = {
     "RUN_STATE": "`flux-etl runs get` shows the run's state",
     "RUN_UNKNOWN": "see `flux-etl runs ls`",
     "TOKEN_EXPIRED": "get a new token and ask again",
+    "BINDING_REQUIRED": "use a token bound to the request: request_hash, or cnf.jkt with --proof-key",
+    "KEY_RETIRED": "the issuer's key is retired: get a new token and ask again",
+    "KEY_UNKNOWN": "a new key is known within a refresh interval: ask again, or get a new token",
     "ROLE_FORBIDDEN": "use a token whose role may ask for this",
 }
 COMMAND_ANSWERS: Final = ("flux.run.command-applied.v1", "flux.run.command-refused.v1")
@@ -57,11 +61,17 @@ class Means:
     kafka: KafkaSettings
     token: str | None = None
     key: IssuerKey | None = None
+    proof_key: SigningKey | None = None
     reader: PostgresSettings | None = None
 
     def producer(self) -> FluxProducer:
-        """Return a producer."""
-        return FluxProducer(self.agency, self.kafka, token=self.token, key=self.key)
+        """Return a producer; raises Ended where token and keys do not go together."""
+        try:
+            return FluxProducer(self.agency, self.kafka, token=self.token, key=self.key, proof_key=self.proof_key)
+        except ValueError as wrong:
+            raise Ended(
+                Exit.USAGE, str(wrong), "--token-file and --proof-key belong together; see docs/trust.md"
+            ) from None
 
     def completions(self) -> EventStream:
         """Return the completions from now on."""

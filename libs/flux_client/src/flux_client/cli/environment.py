@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from flux_client.cli.exits import Ended, Exit
 
 if TYPE_CHECKING:
+    from flux_client.keys import SigningKey
     from flux_client.tokens import IssuerKey
     from flux_client.verifier import Trust
     from flux_common.settings import KafkaSettings, PostgresSettings, SectionSet
@@ -159,6 +160,21 @@ def issuer_key(agency: str, role: str, sub: str | None = None, life_s: int | Non
     except ValueError as error:
         raise Ended(Exit.USAGE, str(error), "put a P-256 or Ed25519 key there") from None
     return IssuerKey(key, role=role, sub=sub or "flux-etl", life_s=life_s or TOKEN_LIFE_S)
+
+
+def proof_key(path: Path) -> SigningKey:
+    """Return the key with which proofs are made."""
+    from flux_client.keys import load_key
+
+    try:
+        return load_key(path)
+    except OSError as error:
+        hint = "`flux-etl token proof-key FILE` makes one; the token must name it in cnf.jkt"
+        raise Ended(Exit.NOT_FOUND, f"{path}: {error.strerror}", hint) from None
+    except (TypeError, ValueError):
+        raise Ended(
+            Exit.USAGE, f"{path} holds no plain P-256 or Ed25519 key", "put a PEM without a password there"
+        ) from None
 
 
 def trust_in(agency: str, keys: list[str], known_heads: list[Path]) -> Trust:

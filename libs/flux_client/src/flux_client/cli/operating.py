@@ -13,7 +13,7 @@ import typer
 
 from flux_client.cli import environment
 from flux_client.cli.exits import Ended, Exit
-from flux_client.cli.options import Agency, Format, Output
+from flux_client.cli.options import Agency, Format, Output, ProofKey
 from flux_client.cli.output import print_line, say, show
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LAG = ("group", "topic", "kafka_partition", "committed", "end", "lag")
 AGENCIES = ("agency", "name", "suspended", "binding_required", "issuers", "keys")
+BIND_BY_PROOF = "proof"
 TOPICS = ("topic", "state", "id")
 
 topics = typer.Typer(no_args_is_help=True, help="The topics job.")
@@ -123,8 +124,14 @@ def mint(
     sub: Annotated[str, typer.Option("--sub", help="Who the token is for.")] = "flux-etl",
     life: Annotated[int, typer.Option("--life", min=1, max=3600, help="Seconds until it expires.")] = 600,
     bind: Annotated[
-        Path | None, typer.Option("--bind", exists=True, help="Bind it to the exact bytes of this file (request_hash).")
+        str | None,
+        typer.Option(
+            "--bind",
+            metavar="FILE|proof",
+            help="Bind it to the exact bytes of FILE (request_hash), or to the key of --proof-key (cnf.jkt).",
+        ),
     ] = None,
+    proof_key: ProofKey = None,
 ) -> None:
     """Mint a token with an agency's development key (FLUX_KEYS_DIR), and print it.
 
@@ -134,7 +141,32 @@ def mint(
 
     named = environment.agency_of(agency)
     key = environment.issuer_key(named, role, sub, life)
-    print_line(key.token(named, SystemClock().now(), bind.read_bytes() if bind else None))
+    by_proof = bind == BIND_BY_PROOF
+    if by_proof and proof_key is None:
+        raise Ended(Exit.USAGE, "--bind proof needs the key that proves", "add --proof-key FILE")
+    value = _read(bind) if bind and not by_proof else None
+    confined_to = environment.proof_key(proof_key) if by_proof and proof_key else None
+    print_line(key.token(named, SystemClock().now(), value, confined_to))
+
+
+@token.command("proof-key")
+def proof_key(
+    file: Annotated[Path, typer.Argument(help="Where the private key shall lie; nothing may lie there yet.")],
+) -> None:
+    """Make a key for proofs, and print its thumbprint: what a token has to name in cnf.jkt."""
+    from flux_client.keys import create_key
+
+    try:
+        print_line(create_key(file).kid)
+    except OSError as error:
+        raise Ended(Exit.USAGE, f"{file}: {error.strerror}", "name a new file in a folder that is there") from None
+
+
+def _read(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise Ended(Exit.NOT_FOUND, f"{file}: {error.strerror}", "name the file with the request, or proof") from None
 
 
 @dev.command("up")

@@ -26,5 +26,13 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", help="A file that holds the token. Default: FLUX_TOKEN_FILE, else a development key."),
 ]
+ProofKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--proof-key",
+        envvar="FLUX_PROOF_KEY_FILE",
+        help="The private key (PEM, P-256 or Ed25519) that the token names in cnf.jkt; each record gets a proof by it.",
+    ),
+]
 Role = Annotated[str, typer.Option("--role", help="Role in a token that is minted with a development key.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or its request's.")]

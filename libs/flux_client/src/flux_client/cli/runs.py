@@ -12,7 +12,7 @@ import typer
 
 from flux_client.cli import environment
 from flux_client.cli.exits import Ended, Exit
-from flux_client.cli.options import Agency, Format, Output, Role, Run, TokenFile
+from flux_client.cli.options import Agency, Format, Output, ProofKey, Role, Run, TokenFile
 from flux_client.cli.output import say, show, show_line
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def submit(
     ] = None,
     agency: Agency = None,
     token_file: TokenFile = None,
+    proof_key: ProofKey = None,
     role: Role = "operator",
     output: Output = Format.TABLE,
 ) -> None:
@@ -72,7 +73,7 @@ def submit(
     from flux_client.cli import asking
     from flux_client.producer import DecisionMissing
 
-    document, means = _read_request(file), _means(agency, token_file, role)
+    document, means = _read_request(file), _means(agency, token_file, role, proof_key)
     try:
         if not (wait or decision):
             show(asyncio.run(asking.submit(means, document)), output)
@@ -167,13 +168,14 @@ def _declare_command(verb: CommandName, about: str) -> None:
         timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait at most.")] = 60.0,
         agency: Agency = None,
         token_file: TokenFile = None,
+        proof_key: ProofKey = None,
         role: Role = "operator",
         output: Output = Format.TABLE,
     ) -> None:
         from flux_client.cli import asking
         from flux_client.producer import DecisionMissing
 
-        means = _means(agency, token_file, role)
+        means = _means(agency, token_file, role, proof_key)
         request_id = asyncio.run(_request_id(means, run))
         try:
             if not wait:
@@ -194,7 +196,7 @@ _declare_command("resume", "Resume a paused run.")
 _declare_command("retry", "Retry a failed run; what is finished is kept.")
 
 
-def _means(agency: str | None, token_file: Path | None, role: str) -> Means:
+def _means(agency: str | None, token_file: Path | None, role: str, proof_key: Path | None) -> Means:
     from flux_client.cli.asking import Means
 
     named, token = environment.agency_of(agency), environment.token_from(token_file)
@@ -203,6 +205,7 @@ def _means(agency: str | None, token_file: Path | None, role: str) -> Means:
         environment.kafka_settings(),
         token=token,
         key=environment.issuer_key(named, role) if token is None else None,
+        proof_key=environment.proof_key(proof_key) if proof_key else None,
         reader=environment.reader_settings_if_any(),
     )
 
