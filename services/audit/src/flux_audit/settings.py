@@ -10,13 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from flux_audit.domain.tree_head import valid_name
 from flux_common.runtime.lane_service import LaneServiceSettings
-from flux_common.settings.section import Section, SectionSet
-from flux_common.settings.sections import readable_file
-
-
-def _file(path: Path) -> Path:
-    readable_file(path)
-    return path
+from flux_common.settings.section import Section, SectionSet, secret_file
 
 
 class LogSettings(Section):
@@ -24,7 +18,7 @@ class LogSettings(Section):
 
     model_config = SettingsConfigDict(env_prefix="FLUX_AUDIT_")
 
-    key_file: Annotated[Path, AfterValidator(_file)] = Field(
+    key_file: Annotated[Path, AfterValidator(secret_file)] = Field(
         description="Private key that signs tree heads (PEM, PKCS#8): Ed25519, or ECDSA over P-256",
         examples=["/run/secrets/audit-tree-heads.key.pem"],
     )

@@ -19,7 +19,15 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError
 from flux_common.observability.logging import configure_logging, get_logger
 from flux_common.runtime.service import Build, ExitCode, serve
-from flux_common.settings import LogSettings, SectionSet, ServiceSettings, explain, load
+from flux_common.settings import (
+    InstallationSettings,
+    LogSettings,
+    SectionSet,
+    ServiceSettings,
+    explain,
+    load,
+    warnings_of,
+)
 
 S = TypeVar("S", bound=ServiceSettings)
 M = TypeVar("M", bound=ServiceSettings)
@@ -37,6 +45,7 @@ class Migration(NamedTuple, Generic[M]):
 class JobSettings(SectionSet):
     """What every job has; a job's own settings subclass this and add sections."""
 
+    installation: InstallationSettings
     log: LogSettings
 
 
@@ -115,8 +124,10 @@ def _serve(program: Program[S]) -> ExitCode:
 def _check_settings(program: Program[S]) -> ExitCode:
     sys.stdout.write(explain(program.settings) + "\n\n")
     sys.stdout.flush()
-    load(program.settings)
-    sys.stdout.write("All settings are valid.\n")
+    settings = load(program.settings)
+    for line in warnings_of(settings):
+        sys.stderr.write(f"warning: {line}\n")
+    sys.stdout.write(f"All settings are valid, for {settings.installation.environment} (FLUX_ENVIRONMENT).\n")
     return ExitCode.OK
 
 

@@ -8,7 +8,7 @@ an administrator's, `flux_migrate`'s, and a Kafka principal that may create topi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -62,6 +62,10 @@ class RoleCreation(Section):
             raise ValueError("FLUX_ROLES_STRICT leaves nobody who could read; set FLUX_AGENCIES_FILE, too")
         return self
 
+    def secret_files(self) -> Iterator[tuple[str, Path]]:
+        """Yield the file of every role's password."""
+        return (("FLUX_ROLES_PASSWORDS_DIR", path) for path in sorted(self.passwords_dir.glob("flux_*")))
+
     def files(self, roles: Iterable[str]) -> dict[str, Path]:
         """Return the files that are there, by role."""
         paths = {role: self.passwords_dir / role for role in roles}
@@ -88,6 +92,11 @@ class TopicCreation(Section):
 
     development: bool = Field(False, description="One replica of each topic, for a single broker; never in production")
     replication: int | None = Field(None, ge=1, le=7, description="Replicas of each topic; none: 3, in development 1")
+
+    def unfit(self) -> Iterator[str]:
+        """Yield topics that one broker's death would take along."""
+        if self.development or self.replication == 1:
+            yield "FLUX_TOPICS_DEVELOPMENT or FLUX_TOPICS_REPLICATION=1 leaves one copy of each record; unset it"
 
 
 class TopicsSettings(JobSettings):

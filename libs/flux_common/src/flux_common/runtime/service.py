@@ -33,7 +33,7 @@ from flux_common.observability.logging import adopt_library_loggers, configure_l
 from flux_common.observability.tracing import configure_tracing
 from flux_common.runtime.health import ASSEMBLED, EVENT_LOOP, Health
 from flux_common.runtime.routes import ops_routes
-from flux_common.settings import OpsSettings, ServiceSettings
+from flux_common.settings import OpsSettings, ServiceSettings, warnings_of
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -83,6 +83,8 @@ def serve(name: str, settings: S, build: Build[S], broker: KafkaBroker | None = 
     closes.
     """
     configure_logging(name, settings.log)
+    for line in warnings_of(settings):
+        log.warning("doubtful in production", setting=line)
     close_tracing = configure_tracing(name, _version(name), settings.telemetry)
     metrics.build_info.info({"service": name, "version": _version(name)})
     try:

@@ -5,10 +5,11 @@ the documentation cannot differ from the code. Secrets are never values of varia
 holds one. What is wrong is said all at once, one line per fault, before anything is started.
 """
 
-from flux_common.settings.loading import Setting, describe, explain, load
+from flux_common.settings.loading import Setting, describe, explain, load, warnings_of
 from flux_common.settings.section import Section, SectionSet, read_secret
 from flux_common.settings.sections import (
     AgencySettings,
+    InstallationSettings,
     KafkaSettings,
     LogSettings,
     OpsSettings,
@@ -19,6 +20,7 @@ from flux_common.settings.sections import (
 
 __all__ = [
     "AgencySettings",
+    "InstallationSettings",
     "KafkaSettings",
     "LogSettings",
     "OpsSettings",
@@ -32,4 +34,5 @@ __all__ = [
     "explain",
     "load",
     "read_secret",
+    "warnings_of",
 ]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -16,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Classification, FluxError
+from flux_common.settings.production import doubtful, refused
 from flux_common.settings.section import Section, SectionSet
 
 Settings = TypeVar("Settings", bound=SectionSet)
@@ -35,7 +37,8 @@ class Setting:
 def load(settings_class: type[Settings]) -> Settings:
     """Read every section of `settings_class` from the environment.
 
-    Raises FluxError SETTINGS_INVALID, whose message has one line per fault: variable, fault, next step.
+    Raises FluxError SETTINGS_INVALID, whose message has one line per fault: variable, fault, next step. In production what is
+    fit for development alone is a fault, too.
     """
     read: dict[str, Section] = {}
     faults: list[str] = []
@@ -44,9 +47,15 @@ def load(settings_class: type[Settings]) -> Settings:
             read[name] = section()
         except ValidationError as error:
             faults += [_fault(section, detail) for detail in error.errors(include_url=False, include_input=False)]
+    faults += refused(read.values(), os.environ)
     if faults:
         raise FluxError(Code.SETTINGS_INVALID, "\n".join(faults), classification=Classification.VALIDATION)
     return settings_class(**read)
+
+
+def warnings_of(settings: SectionSet) -> list[str]:
+    """Return what production warns of in settings that are valid."""
+    return list(doubtful([getattr(settings, name) for name in type(settings).sections()], os.environ))
 
 
 def explain(settings_class: type[SectionSet]) -> str:

@@ -6,9 +6,10 @@ unless it names its own as `validation_alias`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -26,6 +27,21 @@ class Section(BaseSettings):
         info: FieldInfo = cls.model_fields[name]
         prefix = str(cls.model_config.get("env_prefix", ""))
         return info.validation_alias if isinstance(info.validation_alias, str) else f"{prefix}{name}".upper()
+
+    def secret_files(self) -> Iterator[tuple[str, Path]]:
+        """Yield each file that holds a secret, with the variable that leads to it."""
+        for name, info in type(self).model_fields.items():
+            path = getattr(self, name)
+            if path is not None and any(isinstance(m, AfterValidator) and m.func is secret_file for m in info.metadata):
+                yield self.env_name(name), path
+
+    def unfit(self) -> Iterator[str]:
+        """Yield what production refuses of these settings: variable, fault, next step."""
+        yield from ()
+
+    def doubtful(self) -> Iterator[str]:
+        """Yield what production warns of: legal, and rarely meant."""
+        yield from ()
 
 
 class SectionSet(BaseModel):

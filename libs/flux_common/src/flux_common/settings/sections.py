@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
@@ -72,6 +73,11 @@ class KafkaSettings(Section):
                 f"protocol {self.protocol} needs FLUX_KAFKA_SASL_USERNAME and FLUX_KAFKA_SASL_PASSWORD_FILE; set both"
             )
         return self
+
+    def unfit(self) -> Iterator[str]:
+        """Yield a connection that anybody on the way could read and write."""
+        if not self.protocol.endswith("SSL"):
+            yield f"FLUX_KAFKA_PROTOCOL is {self.protocol}: tokens and records pass unprotected; set SASL_SSL or SSL"
 
     def topic(self, name: str) -> str:
         """Return the name that the topic, group or transactional id `name` has on this broker."""
@@ -158,6 +164,23 @@ class PostgresSettings(Section):
             raise ValueError("FLUX_POSTGRES_POOL_MIN is above FLUX_POSTGRES_POOL_MAX; lower it")
         return self
 
+    def unfit(self) -> Iterator[str]:
+        """Yield a connection whose server is not proven."""
+        asked = parse_qs(urlsplit(self.dsn).query)
+        env, roots = self.env_name("dsn"), asked.get("sslrootcert", [])
+        if asked.get("sslmode") != ["verify-full"] or not roots:
+            yield f"{env} asks for no verified TLS; end it with ?sslmode=verify-full&sslrootcert=/path/of/ca.pem"
+        yield from (
+            f"{env} names sslrootcert={root}, which is no file; mount the CA there"
+            for root in roots
+            if not Path(root).is_file()
+        )
+
+    def doubtful(self) -> Iterator[str]:
+        """Yield a server that may leak rows."""
+        if self.accept_old_server:
+            yield f"{self.env_name('accept_old_server')}: row-level security has holes on an old server; upgrade it"
+
     def asyncpg_options(self, application_name: str) -> dict[str, Any]:
         """Return the arguments of `asyncpg.connect`; reads the secret's file each time, so it can be rotated."""
         options: dict[str, Any] = {
@@ -219,6 +242,13 @@ class TelemetrySettings(Section):
     )
     sample_ratio: float = Field(1.0, ge=0, le=1, description="Share of new traces that is recorded")
 
+    def doubtful(self) -> Iterator[str]:
+        """Yield spans that pass unprotected, or fill a disk."""
+        if self.otlp_endpoint and self.otlp_endpoint.startswith("http:"):
+            yield "FLUX_TELEMETRY_OTLP_ENDPOINT is http: spans pass unprotected; use https unless it is on this host"
+        if self.trace_file is not None:
+            yield "FLUX_TRACE_FILE is for tests: it grows without end; unset it"
+
 
 class AgencySettings(Section):
     """Which agencies there are."""
@@ -234,9 +264,20 @@ class AgencySettings(Section):
         return value
 
 
+class InstallationSettings(Section):
+    """What the installation is for."""
+
+    environment: Literal["development", "production"] = Field(
+        "development",
+        description="production refuses what is fit for development alone: connections without TLS, secrets in variables or"
+        " in files that others may read",
+    )
+
+
 class ServiceSettings(SectionSet):
     """What every service has; a service's own settings subclass this and add sections."""
 
+    installation: InstallationSettings
     ops: OpsSettings
     log: LogSettings
     telemetry: TelemetrySettings
