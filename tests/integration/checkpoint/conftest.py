@@ -134,7 +134,9 @@ class Bench:
     ) -> tuple[Any, asyncio.Event]:
         """Return a dispatcher of the agency's shard, and what wakes it."""
         wake = asyncio.Event()
-        rooms = Rooms(PostgresRuns, lambda c: PostgresDispatch(c, self.patience), timedelta(days=1), brief)
+        rooms = Rooms(
+            PostgresRuns, lambda c: PostgresDispatch(c, self.patience), lambda _agency: timedelta(days=1), brief
+        )
         leases = Leases(self.database, holder, lease)
         return Dispatcher(self.database, leases, shard_of(agency), rooms, wake, Signal()), wake
 

@@ -6,14 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
+import yaml
 
 from flux_checkpoint.adapters.expiry import PostgresExpiry
+from flux_checkpoint.adapters.retention import Retentions
 from flux_checkpoint.handlers.expiry import Expiry, Keeping
+from flux_client.development import DevelopmentAgency, write_development_registry
 from flux_common.contracts import catalogue
 from flux_common.kernel.ids import shard_of
 from flux_common.kernel.signals import Signal
@@ -30,7 +34,7 @@ EVENT = """
 INSERT INTO flux.checkpoint_events (agency_id, run_id, type, source, happened_at)
 SELECT $1, $2, 'x', 'dispatcher', now() - interval '100 days' FROM generate_series(1, $3)
 """
-KEEPING = Keeping(timedelta(days=90), events_a_step=3, runs_a_step=2)
+KEEPING = Keeping(lambda _agency: timedelta(days=90), events_a_step=3, runs_a_step=2)
 
 
 @pytest.fixture
@@ -91,6 +95,28 @@ async def test_what_is_due_goes_in_bounded_steps_each_with_a_fact(checkpoint_dat
     ]
     assert await left(admin) == (2, 2)
     assert told.is_set()
+
+
+async def test_each_agency_keeps_as_long_as_the_registry_says(
+    checkpoint_database: Database, admin: Any, tmp_path: Path
+) -> None:
+    """Lines of 100 days go where 90 are kept and stay where 200 are; of open runs nothing goes."""
+    agencies = [DevelopmentAgency("nasa", "NASA"), DevelopmentAgency("loc", "LOC")]
+    path = write_development_registry(tmp_path, agencies)
+    text = yaml.safe_load(path.read_text())
+    next(entry for entry in text["agencies"] if entry["id"] == "loc")["retention"] = {
+        "events_keep_days": 200, "checkpoints_keep_days": 300
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(text))
+    retentions = Retentions(path, timedelta(days=1), timedelta(days=1))
+    for number, agency in enumerate(("nasa", "loc", "esa")):
+        await add_run(admin, agency, number, "FAILED", 5, events=2)
+    await add_run(admin, "nasa", 9, "RUNNING", -5, events=2)
+    gone = await Expiry(checkpoint_database, PostgresExpiry, Keeping(retentions.events), Signal()).make_pass()
+
+    assert gone == {"run-events.expired": 4, "runs.expired": 0}
+    assert await facts(admin) == [("esa", "run-events.expired", 2), ("nasa", "run-events.expired", 2)]
+    assert await left(admin) == (4, 4)
 
 
 async def test_nothing_due_says_nothing(checkpoint_database: Database, admin: Any) -> None:

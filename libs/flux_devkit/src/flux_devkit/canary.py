@@ -107,12 +107,14 @@ def _to_the_ends(consumer: Any, partitions: int) -> Iterator[Place]:
     ended: set[tuple[str, int]] = set()
     while len(ended) < partitions:
         message = consumer.poll(_SECONDS)
-        error = message.error() if message is not None else "no answer"
-        if message is not None and error is None:
+        if message is None:
+            raise DevkitError(f"the topics could not be read to their ends within {_SECONDS:.0f} s")
+        error = message.error()
+        if error is None:
             headers = b"\n".join(name.encode() + b"=" + (value or b"") for name, value in message.headers() or ())
             content = b"\n".join((message.key() or b"", headers, message.value() or b""))
             yield "record", f"{message.topic()}/{message.partition()}/{message.offset()}", content
-        elif message is not None and error.code() == KafkaError._PARTITION_EOF:
+        elif error.code() == KafkaError._PARTITION_EOF:
             ended.add((message.topic(), message.partition()))
         else:
             raise DevkitError(f"the topics could not be read to their ends: {error}")

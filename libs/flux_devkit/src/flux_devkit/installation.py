@@ -108,7 +108,7 @@ class Installation:
                 "FLUX_POSTGRES_DSN": self.role_dsn(f"flux_{service}"),
                 "FLUX_POSTGRES_PASSWORD_FILE": str(self.password_file(f"flux_{service}")),
             }
-        if service in ("ingest", "transform"):
+        if service in ("ingest", "transform", "checkpoint"):
             variables |= {"FLUX_AGENCIES_FILE": str(self.keys / "agencies.yaml")}
         if service == "audit":
             variables |= {

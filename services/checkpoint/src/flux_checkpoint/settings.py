@@ -7,6 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from flux_common.runtime.lane_service import LaneServiceSettings
 from flux_common.settings.section import Section
+from flux_common.settings.sections import FilePathOrNone
 
 
 class DispatchSettings(Section):
@@ -24,10 +25,19 @@ class DispatchSettings(Section):
 
 
 class ExpirySettings(Section):
-    """How old rows go. Ended runs expire `FLUX_DISPATCH_KEEP_DAYS` after their end, as was written down at their end."""
+    """How old rows go. Ended runs expire as was written down at their end.
+
+    The registry's retention goes before `events_keep_days` here and `FLUX_DISPATCH_KEEP_DAYS`.
+    """
 
     model_config = SettingsConfigDict(env_prefix="FLUX_EXPIRY_")
 
+    agencies_file: FilePathOrNone = Field(
+        None,
+        validation_alias="FLUX_AGENCIES_FILE",
+        description="The agency registry, for each agency's own retention; none: the settings hold for all",
+        examples=["/etc/flux/agencies.yaml"],
+    )
     interval_ms: int = Field(600_000, gt=0, description="How often what is due expires")
     events_keep_days: float = Field(90, gt=0, description="Days that an ended run's history is kept")
     events_a_step: int = Field(1_000, ge=1, le=100_000, description="Lines of history that expire in one commit")

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from flux_checkpoint.adapters.dispatcher import Leases, PostgresDispatch
 from flux_checkpoint.adapters.expiry import PostgresExpiry
+from flux_checkpoint.adapters.retention import Retentions
 from flux_checkpoint.adapters.runs import PostgresRuns
 from flux_checkpoint.domain.dispatch import Patience
 from flux_checkpoint.domain.judge import Backoff as Pause
@@ -34,6 +35,7 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
     """Open what checkpoint needs and yield its loops."""
     settings = service.settings.dispatch
     backoff, changed = backoff_of(settings), Signal()
+    retentions = retentions_of(service.settings)
     async with lane_parts(service, TOPICS) as parts:
         ttl = timedelta(days=settings.run_ttl_days)
         parts.add_lanes(catalogue.CHECKPOINT_RUNS, AdmissionsHandler(parts.lanes, PostgresRuns, ttl, changed))
@@ -44,7 +46,7 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
         rooms = Rooms(
             runs=PostgresRuns,
             dispatch=lambda connection: PostgresDispatch(connection, patience),
-            keep=timedelta(days=settings.keep_days),
+            keep=retentions.runs,
             backoff=backoff,
         )
         for shard in range(SHARDS):
@@ -58,8 +60,9 @@ async def build(service: Service[CheckpointSettings]) -> AsyncIterator[Jobs]:
             )
             parts.jobs[f"dispatcher-{shard}"] = dispatcher.run(service.stopping)
         parts.jobs["figures"] = watch_runs(service, leases)
-        expiry = Expiry(parts.database, PostgresExpiry, keeping_of(service.settings.expiry), parts.committed)
-        parts.jobs["expiry"] = expiry.run(lambda: service.pause(service.settings.expiry.interval_ms / 1000))
+        keeping = keeping_of(service.settings.expiry, retentions)
+        expiry = Expiry(parts.database, PostgresExpiry, keeping, parts.committed)
+        parts.jobs["expiry"] = expiry.run(lambda: pause_and_look(service, retentions))
         yield parts.jobs
 
 
@@ -72,9 +75,22 @@ def patience_of(settings: DispatchSettings) -> Patience:
     )
 
 
-def keeping_of(settings: ExpirySettings) -> Keeping:
+def retentions_of(settings: CheckpointSettings) -> Retentions:
+    """Return how long each agency's rows are kept. Raises ConfigurationRefused."""
+    runs, events = timedelta(days=settings.dispatch.keep_days), timedelta(days=settings.expiry.events_keep_days)
+    return Retentions(settings.expiry.agencies_file, runs, events)
+
+
+async def pause_and_look(service: Service[CheckpointSettings], retentions: Retentions) -> bool:
+    """Wait for the next pass and look at the registry; return False when the process stops."""
+    goes_on = await service.pause(service.settings.expiry.interval_ms / 1000)
+    retentions.refresh()
+    return goes_on
+
+
+def keeping_of(settings: ExpirySettings, retentions: Retentions) -> Keeping:
     """Return how long history is kept, and how much goes in one step."""
-    return Keeping(timedelta(days=settings.events_keep_days), settings.events_a_step, settings.runs_a_step)
+    return Keeping(retentions.events, settings.events_a_step, settings.runs_a_step)
 
 
 def backoff_of(settings: DispatchSettings) -> Pause:

@@ -21,6 +21,7 @@ from flux_common.kernel.errors import (
     Overloaded,
     Unavailable,
 )
+from flux_common.observability import metrics
 from flux_common.postgres import database as room
 from flux_common.postgres.database import Database
 from flux_common.postgres.sqlstates import Contended, RecordRefused
@@ -28,6 +29,11 @@ from flux_common.settings import PostgresSettings
 
 SETTING = "SELECT coalesce(current_setting('flux.current_agency_ids', true), ''),"
 SETTING += " coalesce(current_setting('flux.current_agency_id', true), '')"
+RUN = """
+INSERT INTO flux.runs (agency_id, run_id, request_id, request, request_sha256, state, run_window, agency_window,
+                       kafka_partition, kafka_offset, admitted_at, deadline)
+VALUES ($1, gen_random_uuid(), 'r', '{}', sha256('x'), 'ADMITTED', 1, 1, 0, $2, now(), now())
+"""
 REJECT = "INSERT INTO rejections (agency_id, topic, kafka_partition, kafka_offset, code) VALUES ($1, 't', 0, $2, 'X')"
 
 
@@ -104,37 +110,65 @@ async def test_a_connection_that_comes_with_an_agency_is_refused(ingest: Databas
         assert refused.value.code == Code.ISOLATION_VIOLATION
 
 
-async def test_two_agencies_never_see_each_other_on_one_connection(ingest: Database, admin: Any) -> None:
-    """200 transactions of two agencies on a pool of one, a third of them cancelled anywhere: no row crosses over."""
+AGENCIES = ("nasa", "loc", "esa", "nara", "usgs")
+TASKS = 240
+
+
+class Interleaving:
+    """Tasks of several agencies on one connection, each cancelled after so many steps of the loop, or never."""
+
+    def __init__(self, database: Database, chance: random.Random) -> None:
+        self.database, self.chance = database, chance
+        self.seen: list[tuple[str, set[str], tuple[str, str]]] = []
+        self.leftovers: list[tuple[str, str]] = []
+
+    async def work(self, agency: str, number: int, *, reader: bool) -> None:
+        """See what is there before an agency is set, and then what its transaction sees."""
+        async with self.database.transaction() as connection:
+            self.leftovers.append(tuple(await connection.fetchrow(SETTING)))
+        async with self.database.transaction([agency], reader=reader) as connection:
+            if not reader:
+                await connection.execute(REJECT, agency, number)
+            await asyncio.sleep(self.chance.random() * 0.001)
+            rows = await connection.fetch(f"SELECT agency_id FROM {'flux.runs' if reader else 'rejections'}")
+            found = {row["agency_id"] for row in rows}
+            self.seen.append((agency, found, tuple(await connection.fetchrow(SETTING))))
+
+    async def run(self, *, reader: bool) -> list[BaseException]:
+        """Let all of them go, cancel a third at any step that they are at; return what failed otherwise."""
+        tasks = [
+            asyncio.create_task(self.work(self.chance.choice(AGENCIES), number, reader=reader))
+            for number in range(TASKS)
+        ]
+        for task in self.chance.sample(tasks, TASKS // 3):
+            for _ in range(self.chance.randrange(12)):
+                await asyncio.sleep(0)
+            if self.chance.random() < 0.5:
+                await asyncio.sleep(self.chance.random() * 0.003)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return [problem for task in tasks if not task.cancelled() and (problem := task.exception())]
+
+
+@pytest.mark.parametrize("role", ["flux_ingest", "flux_reader"])
+async def test_agencies_never_see_each_other_on_one_connection(open_as: Any, admin: Any, role: str) -> None:
+    """240 tasks of five agencies on a pool of one, a third cancelled anywhere: no row crosses over, no setting is left."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    chance = random.Random(seed)
-    seen: list[tuple[str, set[str]]] = []
-
-    async def work(agency: str, number: int, pauses: list[float]) -> None:
-        async with ingest.transaction([agency]) as connection:
-            await asyncio.sleep(pauses[0])
-            await connection.execute(REJECT, agency, number)
-            await asyncio.sleep(pauses[1])
-            seen.append((agency, {row["agency_id"] for row in await connection.fetch("SELECT * FROM rejections")}))
-
-    tasks = [
-        asyncio.create_task(work(chance.choice(["nasa", "loc"]), number, [chance.random() * 0.002 for _ in range(2)]))
-        for number in range(200)
-    ]
-    for task in chance.sample(tasks, 66):
-        await asyncio.sleep(chance.random() * 0.004)
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    failures = [task.exception() for task in tasks if not task.cancelled() and task.exception()]
-    async with ingest.transaction() as connection:
-        left = tuple(await connection.fetchrow(SETTING))
+    for number, agency in enumerate(AGENCIES):
+        await admin.execute(RUN, agency, number)
+    violations = metrics.isolation_violations._value.get()
+    database = await open_as(role, pool_max=1)
+    lives = Interleaving(database, random.Random(seed))
+    failures = await lives.run(reader=role == "flux_reader")
+    async with database.transaction() as connection:
+        lives.leftovers.append(tuple(await connection.fetchrow(SETTING)))
 
     assert failures == []
-    assert all(found == {agency} for agency, found in seen)
-    assert left == ("", "")
-    assert len(seen) >= 134
-    assert await admin.fetchval("SELECT count(DISTINCT agency_id) FROM flux_ingest.rejections") == 2
+    assert [seen for seen in lives.seen if seen[1] != {seen[0]} or set(seen[2]) != {"", seen[0]}] == []
+    assert set(lives.leftovers) == {("", "")}
+    assert len(lives.seen) >= TASKS - TASKS // 3
+    assert metrics.isolation_violations._value.get() == violations
 
 
 async def test_a_cancelled_transactions_connection_is_ended(ingest: Database) -> None:

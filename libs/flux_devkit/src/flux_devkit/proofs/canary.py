@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # re-exported without saying so
 
 from flux_client.producer import FluxProducer
 from flux_client.sending import RecordSender

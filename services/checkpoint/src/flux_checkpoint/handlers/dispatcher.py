@@ -58,7 +58,7 @@ class Rooms:
 
     runs: RunStores
     dispatch: DispatchStores
-    keep: timedelta
+    keep: Callable[[str], timedelta]  # of an agency
     backoff: Backoff
 
 
@@ -241,7 +241,7 @@ class Acts:
         return spend_attempt(item, Code.STALLED, "infrastructure", self._now, self._rooms.backoff)
 
     async def _end(self, state: RunState, cause: str | None, code: str | None) -> bool:
-        endings = Endings(self._store, self._facts, self._rooms.keep)
+        endings = Endings(self._store, self._facts, self._rooms.keep(self._run.key.agency_id))
         events = await endings.end(state, cause, code)
         # Whatever still runs is called back (its reports are fenced anyway); a command to cancel has said so already.
         fence = [] if state is RunState.CANCELLED else [run_fence(self._run, self._now)]

@@ -33,9 +33,9 @@ What = Literal["run-events.expired", "runs.expired"]
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How long history is kept, and how much goes in one step."""
+    """How long an agency's history is kept, and how much goes in one step."""
 
-    events: timedelta
+    events: Callable[[str], timedelta]
     events_a_step: int = 1_000
     runs_a_step: int = 10  # each with all its items and chains
 
@@ -87,7 +87,7 @@ class Expiry:
     async def _expire(self, store: ExpiryStore, agency_id: str, what: What) -> int:
         if what == "runs.expired":
             return await store.expire_runs(agency_id, self._keeping.runs_a_step)
-        return await store.expire_events(agency_id, self._keeping.events, self._keeping.events_a_step)
+        return await store.expire_events(agency_id, self._keeping.events(agency_id), self._keeping.events_a_step)
 
 
 def _fact(agency_id: str, what: What, now: datetime, count: int) -> Outgoing:
