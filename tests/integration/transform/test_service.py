@@ -346,8 +346,11 @@ async def test_sigterm_ends_slices_says_dropped_leaves_the_group_and_exits_0(
 ) -> None:
     """What was begun has one last report with its last slice, and is committed; what waited is neither."""
     job = job_of(tmp_path, texts=2000)
+    patient = {
+        "FLUX_KAFKA_SESSION_TIMEOUT_MS": "10000"
+    }  # a slow machine must not cost the membership, and so the commit
     async with desk(kafka_bootstrap) as at:
-        async with process(at, FLUX_WORK_ITEMS_AT_ONCE="2") as service:
+        async with process(at, FLUX_WORK_ITEMS_AT_ONCE="2", **patient) as service:
             items = await plan_and_dispatch(at, job, 4)
             await at.until(lambda: sum(bool(sliced(at, item)) for item in items) >= 2)
             status = await asyncio.to_thread(service.stop)
