@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flux_devkit.home import Home
     from flux_devkit.kafka import EmbeddedKafka
     from flux_devkit.postgres import EmbeddedPostgres
+    from flux_devkit.secured import SecuredKafka
     from flux_devkit.sessions import TestSession
 
 
@@ -113,6 +114,15 @@ def kafka_bootstrap(flux_session: TestSession) -> Iterator[str]:
         yield server.bootstrap
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def secured_kafka(flux_home: Home, flux_session: TestSession) -> Iterator[SecuredKafka]:
+    """The session's Kafka with logins and ACLs; always an embedded one. Its rules are kept apart by prefixes as well."""
+    from flux_devkit.secured import SecuredKafka
+
+    with SecuredKafka(flux_home, flux_session.folder / "data" / "secured", hold=flux_session.place.hold) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -3,98 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import shutil
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    NewTopic,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kafka.errors import PublishRefused
 from flux_common.kafka.follow import TopicFollower
+from flux_common.kafka.logins import Difference, Rule, apply
 from flux_common.kafka.publisher import IdempotentPublisher, TransactionalPublisher
 from flux_common.kernel.clock import SystemClock
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
 from flux_common.settings import KafkaSettings
-from flux_devkit.kafka import EmbeddedKafka, KafkaOptions
+from flux_devkit.secured import SecuredKafka
 
-SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+LOGIN = "some-service"
 CURSORS = "flux-internal.relay-cursors.v1"
 NASA, ESA = "flux.nasa.run.decisions.v1", "flux.esa.run.decisions.v1"
-ADMIN = {
-    "security.protocol": "SASL_PLAINTEXT",
-    "sasl.mechanism": "SCRAM-SHA-512",
-    "sasl.username": "admin",
-    "sasl.password": "right",
-}
-OPTIONS = KafkaOptions(
-    properties={
-        "listeners": "SASL_PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": "SASL_PLAINTEXT://127.0.0.1:{port}",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
-        "inter.broker.listener.name": "SASL_PLAINTEXT",
-        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
-        "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
-        "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": f'{SCRAM} username="admin" password="right";',
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:admin;User:ANONYMOUS",  # anonymous is the controller's listener alone
-        "allow.everyone.if.no.acl.found": "false",
-    },
-    client=ADMIN,
-    format_arguments=(
-        "--add-scram", "SCRAM-SHA-512=[name=admin,password=right]",
-        "--add-scram", "SCRAM-SHA-512=[name=ingest,password=secret]",
-    ),
-)  # fmt: skip
+GRANTS = (
+    *(("TOPIC", "flux-internal.", does) for does in ("WRITE", "READ")),
+    ("TOPIC", "flux.nasa.", "WRITE"),
+    ("TOPIC", "flux.esa.", "DESCRIBE"),
+    ("TRANSACTIONAL_ID", "flux-internal.relay.ingest.", "WRITE"),
+    ("GROUP", "lanes", "READ"),
+)
 
 
 @pytest.fixture
-async def settings(
-    flux_home: Any, flux_session: Any, tmp_path: Path, until: Callable[..., Any]
-) -> AsyncIterator[KafkaSettings]:
-    """Settings of `ingest` on a broker where it may write what is internal and nasa's, and only see what is esa's."""
-    folder = flux_session.folder / "data" / f"kafka-{secrets.token_hex(4)}"
-    broker = EmbeddedKafka(flux_home, folder, OPTIONS, hold=flux_session.place.hold)
-    await asyncio.to_thread(broker.start)
-    try:
-        await asyncio.to_thread(_prepare, AdminClient({"bootstrap.servers": broker.bootstrap, **ADMIN}))
-        password = tmp_path / "password"
-        password.write_text("secret\n")
-        made = KafkaSettings(
-            bootstrap=broker.bootstrap, protocol="SASL_PLAINTEXT", sasl_username="ingest", sasl_password_file=password
-        )
-        await until(lambda: _granted(made))
-        yield made
-    finally:
-        await asyncio.to_thread(broker.stop)
-        shutil.rmtree(folder, ignore_errors=True)
+async def settings(secured_kafka: SecuredKafka, topic_prefix: str, until: Callable[..., Any]) -> KafkaSettings:
+    """Settings of a login that may write what is internal and nasa's, and only see what is esa's."""
+    admin = secured_kafka.settings(topic_prefix=topic_prefix)
+    await asyncio.to_thread(_create, admin, {CURSORS: 12, NASA: 1, ESA: 1})
+    rules = [Rule(LOGIN, kind, "PREFIXED", admin.topic(name), does) for kind, name, does in GRANTS]
+    await apply(admin, Difference(rules, [], {}, []))
+    await secured_kafka.make_logins([LOGIN])
+    made = secured_kafka.settings(LOGIN, topic_prefix)
+    await until(lambda: _granted(made))
+    return made
 
 
-def _prepare(client: AdminClient) -> None:
-    for future in client.create_topics([NewTopic(CURSORS, 12, 1), NewTopic(NASA, 1, 1), NewTopic(ESA, 1, 1)]).values():
-        future.result(10)
-    topic, write, see, read = ResourceType.TOPIC, AclOperation.WRITE, AclOperation.DESCRIBE, AclOperation.READ
-    grants = [(topic, "flux-internal.", each) for each in (write, see, read)]
-    grants += [(topic, "flux.nasa.", write), (topic, "flux.nasa.", see), (topic, "flux.esa.", see)]
-    grants += [(ResourceType.TRANSACTIONAL_ID, "flux-internal.relay.ingest.", each) for each in (write, see)]
-    grants += [(ResourceType.GROUP, "lanes", read)]
-    bindings = [
-        AclBinding(kind, name, ResourcePatternType.PREFIXED, "User:ingest", "*", operation, AclPermissionType.ALLOW)
-        for kind, name, operation in grants
-    ]
-    for future in client.create_acls(bindings).values():
+def _create(admin: KafkaSettings, topics: dict[str, int]) -> None:
+    client = AdminClient(admin.confluent_options())
+    for future in client.create_topics([NewTopic(admin.topic(name), n, 1) for name, n in topics.items()]).values():
         future.result(10)
 
 

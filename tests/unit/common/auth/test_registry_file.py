@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from flux_common.auth import ConfigurationRefused, Retention, Role, load_registry
 from flux_common.auth.key_url import KeyUrl, read_key_url
 from flux_common.auth.registry_file import REGISTRY_BYTES_MAX
+from flux_common.contracts.access import AGENCY_QUOTA
 from flux_common.kernel.codes import Code
 
 ISSUER = {"jwks": "nasa.jwks.json", "algorithms": ["ES256"], "audience": "flux"}
@@ -64,6 +66,7 @@ def test_a_minimal_entry_has_the_defaults_of_the_design(path: Path) -> None:
     assert dict(agency.token_life_s_max) == {Role.ADMIN: 900, Role.OPERATOR: 3600, Role.VIEWER: 3600}
     assert Retention(365, 90, 7) == agency.retention
     assert agency.queue_age_max_s is None
+    assert agency.quota == AGENCY_QUOTA
 
 
 def test_everything_that_is_said_is_kept(path: Path) -> None:
@@ -79,6 +82,7 @@ def test_everything_that_is_said_is_kept(path: Path) -> None:
         rejects_per_minute=10,
         retention={"checkpoints_keep_days": 30, "events_keep_days": 10, "audit_keep_years": 3},
         audit_required=True,
+        quota={"producer_byte_rate": 300_000},
     )
     agency = load_registry(write(path, said)).agencies["nasa"]
 
@@ -94,6 +98,7 @@ def test_everything_that_is_said_is_kept(path: Path) -> None:
     ) == (3600, 2, 4, 10)
     assert Retention(30, 10, 3) == agency.retention
     assert agency.audit_required
+    assert agency.quota == replace(AGENCY_QUOTA, producer_byte_rate=300_000)
     assert agency.may_read("s3://nasa-scans/box/")
     assert not agency.may_write("s3://nasa-scans/box/")
     assert agency.may_write("s3://nasa-datasets/box/")
@@ -204,6 +209,7 @@ def test_two_answers_about_one_issuer_are_a_fault(path: Path) -> None:
         ({"retention": {"forever": True}}, "agencies[0].retention.forever"),
         ({"audit_required": "yes"}, "agencies[0].audit_required"),
         ({"quota": 1}, "agencies[0].quota"),
+        ({"quota": {"producer_byte_rate": 1_000}}, "agencies[0].quota.producer_byte_rate"),
     ],
 )
 def test_each_fault_is_told_with_its_place(path: Path, changes: dict[str, Any], where: str) -> None:

@@ -93,7 +93,7 @@ def test_the_topics_job_makes_topics_and_reads_no_record() -> None:
 def test_logins_never_meet_whatever_an_agency_is_called() -> None:
     """An agency may be called like a service."""
     own = Quota(1, 2, 3)
-    found = principals({"ingest": None, "flux-ingest": own})
+    found = principals({"ingest": AGENCY_QUOTA, "flux-ingest": own})
 
     assert len({principal.name for principal in found}) == len(found) == 8
     assert [one.quota for one in found if one.name in ("flux.ingest", "flux.flux-ingest")] == [own, AGENCY_QUOTA]

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from flux_common.auth.identity import Role
 from flux_common.auth.key_url import KeyUrl
+from flux_common.contracts.access import AGENCY_QUOTA, Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Agency:
     """A tenant. `run_window` and `agency_window` count items not yet finished; lives and ages are in seconds.
 
     A role that `token_life_s_max` does not name may not be used at all. `queue_age_max_s` None: requests do not age.
+    `quota` is what the brokers let its login have.
     """
 
     agency_id: str
@@ -63,6 +65,7 @@ class Agency:
     destination_prefixes: tuple[str, ...]
     retention: Retention
     audit_required: bool
+    quota: Quota = AGENCY_QUOTA
 
     def may_read(self, uri: str) -> bool:
         """Return whether a source at `uri` is inside what the agency may use."""

@@ -32,6 +32,7 @@ from flux_common.auth.faults import ConfigurationRefused, Fault
 from flux_common.auth.identity import Role
 from flux_common.auth.key_url import is_url, read_key_url
 from flux_common.auth.registry import Agency, Issuer, Registry, Retention, within
+from flux_common.contracts.access import AGENCY_QUOTA, Quota
 from flux_common.contracts.types import AgencyId
 
 REGISTRY_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -88,6 +89,14 @@ class _RetentionEntry(_Closed):
         return self
 
 
+class _QuotaEntry(_Closed):
+    """What an agency's login may have of each broker; the least lets one request of the largest size through in a second."""
+
+    producer_byte_rate: Annotated[int, Field(ge=2**18, le=2**40)] = AGENCY_QUOTA.producer_byte_rate
+    consumer_byte_rate: Annotated[int, Field(ge=2**18, le=2**40)] = AGENCY_QUOTA.consumer_byte_rate
+    request_percentage: Annotated[int, Field(ge=1, le=100_000)] = AGENCY_QUOTA.request_percentage
+
+
 class _AgencyEntry(_Closed):
     id: AgencyId
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -106,6 +115,7 @@ class _AgencyEntry(_Closed):
     destination_prefixes: Annotated[list[DestinationPrefix], Field(min_length=1, max_length=256)]
     retention: _RetentionEntry = Field(default_factory=_RetentionEntry)
     audit_required: bool = False
+    quota: _QuotaEntry = Field(default_factory=_QuotaEntry)
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
@@ -280,4 +290,5 @@ def _agency(entry: _AgencyEntry) -> Agency:
         destination_prefixes=tuple(entry.destination_prefixes),
         retention=Retention(**entry.retention.model_dump()),
         audit_required=entry.audit_required,
+        quota=Quota(**entry.quota.model_dump()),
     )

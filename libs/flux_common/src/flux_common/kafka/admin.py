@@ -70,6 +70,10 @@ class Unsettled(Unavailable):
     """A Kafka partition has no leader that the client knows of: just created, or just moved. Asked again for a while."""
 
 
+class Forbidden(Unavailable):
+    """The login may not ask this of the brokers, or they have no logins at all. It may be given the right meanwhile."""
+
+
 class Admin:
     """confluent-kafka's admin client in a thread, speaking Flux's names; connects when it is asked something.
 
@@ -93,7 +97,7 @@ class Admin:
         wanted = [self._names.outward(name) for name in topics]
         if not wanted:
             return {}
-        answers = await self._ask(
+        answers = await self.ask(
             lambda client: client.describe_topics(TopicCollection(wanted), **self._wait), missing_ok=True
         )
         return {
@@ -116,7 +120,7 @@ class Admin:
         if not tps:
             return {}
         asked = {AdminPartition(self._names.outward(tp.topic), tp.kafka_partition): which for tp in tps}
-        answers = await self._ask(
+        answers = await self.ask(
             lambda client: client.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, **self._wait),
             missing_ok=True,
         )
@@ -127,7 +131,7 @@ class Admin:
     async def create(self, topics: Sequence[NewTopic]) -> set[str]:
         """Create topics; return the names of those that were not there before. Raises Unavailable."""
         wanted = {topic.topic for topic in topics}
-        answers = await self._ask(
+        answers = await self.ask(
             lambda client: client.create_topics(list(topics), operation_timeout=self._seconds, **self._wait),
             passed=KafkaError.TOPIC_ALREADY_EXISTS,
         )
@@ -138,16 +142,21 @@ class Admin:
         asked = [ConfigResource(ConfigResource.Type.TOPIC, self._names.outward(name)) for name in topics]
         if not asked:
             return {}
-        answers = await self._ask(lambda client: client.describe_configs(asked, **self._wait))
+        answers = await self.ask(lambda client: client.describe_configs(asked, **self._wait))
         return {
             self._names.inward(resource.name): {name: entry.value for name, entry in answer.items()}
             for resource, answer in answers.items()
         }
 
-    async def _ask(
+    async def ask(
         self, call: Callable[[Any], Mapping[T, Future[Any]]], *, missing_ok: bool = False, passed: int | None = None
     ) -> dict[T, Any]:
-        """Return the answers by what was asked; what is missing, or fails with `passed`, is left out."""
+        """Return the answers by what was asked; what is missing, or fails with `passed`, is left out.
+
+        Raises:
+            Forbidden: only an administrator may ask this.
+            Unavailable: the brokers do not answer, or not this.
+        """
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
         while True:
             try:
@@ -168,7 +177,7 @@ class Admin:
             except KafkaException as problem:
                 error = problem.args[0]
                 if error.code() not in passed:
-                    refused = Unsettled if error.code() in _SETTLING else Unavailable
+                    refused = _REFUSALS.get(error.code(), Unavailable)
                     message = f"Kafka refused a question ({error.name()})"
                     raise refused(Code.BROKER_UNAVAILABLE, message) from problem
             except TimeoutError as problem:
@@ -178,7 +187,12 @@ class Admin:
 
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-_SETTLING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_REFUSALS: Final = {
+    KafkaError.NOT_LEADER_FOR_PARTITION: Unsettled,
+    KafkaError.LEADER_NOT_AVAILABLE: Unsettled,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: Forbidden,
+    KafkaError.SECURITY_DISABLED: Forbidden,
+}
 _MISSING: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
@@ -193,7 +207,7 @@ async def create_topics(
         Unavailable: the broker does not answer, or refuses to create a topic.
     """
     admin, names = Admin.of(settings), Names(settings.topic_prefix)
-    wanted = {name: spec for spec in TOPICS for name in topic_names(spec, list(agencies))}
+    wanted = _wanted(agencies)
     copies = replication or (1 if development else REPLICATION)
     present = await admin.describe(wanted)
     report = TopicsReport()
@@ -208,6 +222,12 @@ async def create_topics(
     report.ids = {name: facts.topic_id for name, facts in sorted(present.items())}
     report.drift = await _drift(admin, wanted, present, development=development)
     return report
+
+
+async def missing_topics(settings: KafkaSettings, agencies: Sequence[str]) -> list[str]:
+    """Return which topics the topics job would create. Raises Unavailable."""
+    wanted = _wanted(agencies)
+    return sorted(set(wanted) - set(await Admin.of(settings).describe(wanted)))
 
 
 async def topic_facts(settings: KafkaSettings, topics: Iterable[str]) -> dict[str, TopicFacts]:
@@ -235,6 +255,10 @@ async def wait_for_topics(
         if loop.time() >= deadline:
             raise Unavailable(Code.TOPIC_MISSING, f"Missing topics: {', '.join(sorted(missing))}; run the topics job")
         await asyncio.sleep(0.2)
+
+
+def _wanted(agencies: Sequence[str]) -> dict[str, TopicSpec]:
+    return {name: spec for spec in TOPICS for name in topic_names(spec, list(agencies))}
 
 
 async def _drift(
