@@ -64,6 +64,17 @@ class SecuredKafka:
             topic_prefix=topic_prefix,
         )
 
+    def environment(self, login: str = ADMIN) -> dict[str, str]:
+        """Return the same as the `FLUX_KAFKA_*` variables of a process."""
+        settings = self.settings(login)
+        said = {
+            "FLUX_KAFKA_BOOTSTRAP": settings.bootstrap,
+            "FLUX_KAFKA_PROTOCOL": settings.protocol,
+            "FLUX_KAFKA_SASL_USERNAME": login,
+            "FLUX_KAFKA_SASL_PASSWORD_FILE": str(settings.sasl_password_file),
+        }
+        return said | ({"FLUX_KAFKA_CA_FILE": str(settings.ca_file)} if settings.ca_file else {})
+
     async def make_logins(self, logins: Sequence[str]) -> None:
         """Give logins that have no password one, on the broker and in a file."""
         new = [login for login in logins if not self.password_file(login).exists()]

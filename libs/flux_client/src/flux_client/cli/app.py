@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flux_client.cli import audit, doctoring, environment, operating, runs
+from flux_client.cli import agencies, audit, doctoring, environment, operating, runs
 from flux_client.cli.exits import MEANINGS, Ended, Exit
 from flux_client.cli.output import say
 
@@ -50,6 +50,8 @@ app.add_typer(audit.app, name="audit")
 app.command("lag")(operating.lag)
 app.command("doctor")(doctoring.doctor)
 app.add_typer(operating.topics, name="topics")
+operating.agencies.command("apply")(agencies.apply)
+operating.agencies.command("add")(agencies.add)
 app.add_typer(operating.agencies, name="agencies")
 app.add_typer(operating.token, name="token")
 app.add_typer(operating.dev, name="dev")
