@@ -12,6 +12,8 @@ from flux_client.producer import Decision, FluxProducer
 from flux_client.subscriber import FluxSubscriber
 from flux_client.tokens import IssuerKey
 from flux_client.verifier import Trust
+from flux_common.contracts.access import principal_of_agency
+from flux_common.settings import KafkaSettings
 from flux_devkit.flux import Flux
 
 RUN_SECONDS = 180.0
@@ -37,9 +39,14 @@ def texts(folder: Path, count: int, *, lines: int = 20) -> Path:
     return folder
 
 
+def agency_kafka(flux: Flux, agency: str) -> KafkaSettings:
+    """Return the Kafka settings of an agency's own clients."""
+    return flux.installation.kafka(principal_of_agency(agency))
+
+
 def a_producer(flux: Flux, agency: str, *, signed_by: str | None = None) -> FluxProducer:
     """Return a producer for `agency`, by its own development key or another's."""
-    return FluxProducer(agency, flux.installation.kafka(), key=IssuerKey(flux.key(signed_by or agency)))
+    return FluxProducer(agency, agency_kafka(flux, agency), key=IssuerKey(flux.key(signed_by or agency)))
 
 
 async def ask(flux: Flux, agency: str, *requests: dict[str, Any]) -> list[Decision]:
@@ -55,7 +62,7 @@ async def ends(
     trust = Trust([flux.installation.verifier_key(agency)], agency) if proven else None
     found: dict[str, ReceivedEvent] = {}
     subscription = FluxSubscriber(
-        agency, flux.installation.kafka(), start="beginning", trust=trust, receipt_timeout_s=seconds
+        agency, agency_kafka(flux, agency), start="beginning", trust=trust, receipt_timeout_s=seconds
     )
     async with (
         subscription as subscriber,

@@ -37,7 +37,7 @@ class Flux:
         self.services.stop()
         if not self._keep:
             drop_database(self.installation.servers.postgres_dsn, self.installation.database)
-            delete_topics(self.installation.servers.kafka_bootstrap, self.installation.topic_prefix)
+            delete_topics(self.installation.kafka().confluent_options(), self.installation.topic_prefix)
 
     def key(self, agency_id: str) -> Any:
         """Return the development key of an agency's issuer."""

@@ -16,10 +16,13 @@ from urllib.parse import urlsplit, urlunsplit
 from flux_audit.adapters.signer import log_verifier_key
 from flux_client.development import EXAMPLE_AGENCIES, DevelopmentAgency, write_development_registry
 from flux_client.keys import ensure_key, private_key_path
+from flux_common.contracts.access import AGENCY_QUOTA, TOPICS_JOB, principal_of_service, principals
 from flux_common.kafka.admin import create_topics
+from flux_common.kafka.logins import apply, difference
 from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate
 from flux_common.settings import KafkaSettings
 from flux_devkit.home import write_private
+from flux_devkit.secured import ADMIN, SecuredKafka
 from flux_devkit.servers import Servers
 from flux_devkit.services import ServiceOptions
 
@@ -40,6 +43,7 @@ class Installation:
     agencies: Sequence[DevelopmentAgency] = EXAMPLE_AGENCIES
     source_roots: Sequence[Path] = ()
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    secured: SecuredKafka | None = None  # brokers with logins, instead of the servers' Kafka: each service gets its own
     role_password: str | None = None  # of every role; roles belong to the server, so installations that share one agree
 
     async def prepare(self) -> None:
@@ -48,7 +52,16 @@ class Installation:
         ensure_key(self.keys, TREE_HEAD_KEY, "EdDSA")
         await create_roles(self.admin_dsn, {role: self.password(role) for role in LOGIN_ROLES})
         await migrate(self.role_dsn("flux_migrate"), password=self.password("flux_migrate"))
-        await create_topics(self.kafka(), [agency.agency_id for agency in self.agencies], development=True)
+        if self.secured is not None:
+            await self._prepare_logins(self.secured)
+        job = self.kafka(principal_of_service(TOPICS_JOB))
+        await create_topics(job, [agency.agency_id for agency in self.agencies], development=True)
+
+    async def _prepare_logins(self, kafka: SecuredKafka) -> None:
+        """Give everybody a login, and grants and quotas as the code says them; nobody here has more."""
+        everybody = principals({agency.agency_id: AGENCY_QUOTA for agency in self.agencies})
+        await apply(self.kafka(), await difference(self.kafka(), everybody))
+        await kafka.make_logins([one.name for one in everybody])
 
     def prepare_now(self) -> None:
         """Prepare, for callers without an event loop."""
@@ -64,8 +77,10 @@ class Installation:
             self.keys, self.agencies, source_prefixes=prefixes, destination_prefixes=prefixes[:1]
         )
 
-    def kafka(self) -> KafkaSettings:
-        """Return the Kafka settings of a client of this installation."""
+    def kafka(self, login: str | None = None) -> KafkaSettings:
+        """Return the Kafka settings of a client; where there are logins, of `login`, or of the administrator."""
+        if self.secured is not None:
+            return self.secured.settings(login or ADMIN, self.topic_prefix)
         return KafkaSettings(bootstrap=self.servers.kafka_bootstrap, topic_prefix=self.topic_prefix)
 
     def verifier_key(self, agency_id: str) -> str:
@@ -96,8 +111,10 @@ class Installation:
 
     def environment(self, service: str) -> dict[str, str]:
         """Return the `FLUX_*` variables of a service."""
+        login = principal_of_service(service)
+        plain = {"FLUX_KAFKA_BOOTSTRAP": self.servers.kafka_bootstrap}
         variables = {
-            "FLUX_KAFKA_BOOTSTRAP": self.servers.kafka_bootstrap,
+            **(self.secured.environment(login) if self.secured else plain),
             "FLUX_TOPIC_PREFIX": self.topic_prefix,
         }
         if service == "transform":

@@ -266,9 +266,9 @@ def answering_brokers(client_settings: Mapping[str, Any], timeout_seconds: float
         return 0
 
 
-def delete_topics(bootstrap: str, prefix: str) -> None:
+def delete_topics(client_settings: Mapping[str, Any], prefix: str) -> None:
     """Delete every topic whose name starts with a prefix, as good as it goes: a broker may be down by now."""
-    client = AdminClient({"bootstrap.servers": bootstrap}, logger=_SILENT)
+    client = AdminClient(dict(client_settings), logger=_SILENT)
     with contextlib.suppress(KafkaException):
         topics = [name for name in client.list_topics(timeout=10).topics if name.startswith(prefix)]
         if prefix and topics:

@@ -164,7 +164,7 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
     if shared is not None:
         from flux_devkit.kafka import delete_topics
 
-        delete_topics(shared, prefix)
+        delete_topics({"bootstrap.servers": shared}, prefix)
 
 
 @pytest.fixture

@@ -65,15 +65,14 @@ class SecuredKafka:
         )
 
     def environment(self, login: str = ADMIN) -> dict[str, str]:
-        """Return the same as the `FLUX_KAFKA_*` variables of a process."""
-        settings = self.settings(login)
+        """Return the same as the `FLUX_KAFKA_*` variables of a process; the login need not be there yet."""
         said = {
-            "FLUX_KAFKA_BOOTSTRAP": settings.bootstrap,
-            "FLUX_KAFKA_PROTOCOL": settings.protocol,
+            "FLUX_KAFKA_BOOTSTRAP": self.broker.bootstrap,
+            "FLUX_KAFKA_PROTOCOL": self.protocol,
             "FLUX_KAFKA_SASL_USERNAME": login,
-            "FLUX_KAFKA_SASL_PASSWORD_FILE": str(settings.sasl_password_file),
+            "FLUX_KAFKA_SASL_PASSWORD_FILE": str(self.password_file(login)),
         }
-        return said | ({"FLUX_KAFKA_CA_FILE": str(settings.ca_file)} if settings.ca_file else {})
+        return said | ({"FLUX_KAFKA_CA_FILE": str(self.certificate.authority)} if self.certificate else {})
 
     async def make_logins(self, logins: Sequence[str]) -> None:
         """Give logins that have no password one, on the broker and in a file."""
