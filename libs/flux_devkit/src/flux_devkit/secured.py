@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,8 +22,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from flux_common.kafka.logins import set_passwords
+from flux_common.kafka.logins import logins_with_password, set_passwords
 from flux_common.settings import KafkaSettings
+from flux_devkit.errors import DevkitError
 from flux_devkit.home import Home, write_private
 from flux_devkit.kafka import EmbeddedKafka, KafkaOptions
 
@@ -30,6 +32,7 @@ ADMIN = "admin"
 MECHANISM = "SCRAM-SHA-512"
 HEAP_MIB = 192
 DAYS = 2
+KNOWN_SECONDS = 20
 Protocol = Literal["SASL_PLAINTEXT", "SASL_SSL"]
 
 
@@ -75,9 +78,14 @@ class SecuredKafka:
         return said | ({"FLUX_KAFKA_CA_FILE": str(self.certificate.authority)} if self.certificate else {})
 
     async def make_logins(self, logins: Sequence[str]) -> None:
-        """Give logins that have no password one, on the broker and in a file."""
+        """Give logins that have no password one, on the broker and in a file; returns once the broker knows them."""
         new = [login for login in logins if not self.password_file(login).exists()]
         await set_passwords(self.settings(), {login: self._password(login) for login in new})
+        deadline = time.monotonic() + KNOWN_SECONDS
+        while not set(new) <= await logins_with_password(self.settings()):
+            if time.monotonic() > deadline:
+                raise DevkitError(f"the broker does not know {', '.join(new)} after {KNOWN_SECONDS} s")
+            await asyncio.sleep(0.05)
 
     def make_logins_now(self, logins: Sequence[str]) -> None:
         """Do the same for callers without an event loop."""

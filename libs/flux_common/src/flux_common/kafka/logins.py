@@ -82,7 +82,7 @@ async def difference(settings: KafkaSettings, principals: Collection[Principal])
     """Compare what the brokers hold with what they should; `settings` are an administrator's. Raises Forbidden, Unavailable."""
     wanted = {rule for principal in principals for rule in rules_of(principal, settings.topic_prefix)}
     held, limits = await held_rules(settings), await describe_quotas(settings)
-    known = await _logins_with_password(settings)  # last: whoever may not ask this has been refused above
+    known = await logins_with_password(settings)  # last: whoever may not ask this has been refused above
     return Difference(
         missing=sorted(wanted - held),
         unknown=sorted(held - wanted),
@@ -115,7 +115,7 @@ async def set_passwords(settings: KafkaSettings, passwords: Mapping[str, str]) -
         await Admin.of(settings).ask(lambda client: client.alter_user_scram_credentials(orders))
 
 
-async def _logins_with_password(settings: KafkaSettings) -> set[str]:
+async def logins_with_password(settings: KafkaSettings) -> set[str]:
     """Return every login that has SCRAM credentials.
 
     Only for whoever may ask: an answer that refuses ends the process, by an invalid free in native code (2.16.1).
