@@ -65,7 +65,8 @@ class ProvenStream(EventStream):
 class FluxSubscriber:
     """Reads an agency's topics; iterating it gives completions.
 
-    `group` names a consumer group (Kafka keeps the place; it begins at the log start); without one reading begins at
+    `group` names a consumer group (Kafka keeps the place; it begins at the log start), and where brokers have logins it must
+    begin with `flux.<agency>.`; without one reading begins at
     `start`: "end", "beginning", or an offset per Kafka partition. `trust` asks for proven receipts, each of which may
     take `receipt_timeout_s` seconds to come.
     """
