@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from flux_client.strimzi import Cluster, agency_manifests, internal_topics, kafka_user, service_users
-from flux_common.contracts.access import AGENCY_QUOTA, Quota, agency_principal, principals
+from flux_common.contracts.access import Quota, agency_principal, principals
 from flux_common.contracts.catalogue import TOPICS
 
 AGENCIES = ("library-of-congress", "nasa")
@@ -55,7 +55,7 @@ def test_topics_and_logins_are_the_codes() -> None:
     """None is forgotten and none is invented; a quota of an agency's own is in its manifest."""
     names = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in everything()}
     topics = {spec.of(agency) for spec in TOPICS for agency in AGENCIES}
-    logins = {principal.name for principal in principals(dict.fromkeys(AGENCIES, AGENCY_QUOTA))}
+    logins = {principal.name for principal in principals(dict.fromkeys(AGENCIES))}
     limited = agency_manifests("nasa", CLUSTER, Quota(1, 2, 3))[-1]
 
     assert names == {("KafkaTopic", name) for name in topics} | {("KafkaUser", name) for name in logins}

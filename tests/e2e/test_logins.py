@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from flux_client.development import DevelopmentAgency
+from flux_client.lag import lags
 from flux_client.subscriber import FluxSubscriber
+from flux_common.contracts.catalogue import GROUPS
 from flux_common.kernel.errors import Unavailable
 from flux_devkit.asking import a_request, agency_kafka, ask, ends, texts
 from flux_devkit.flux import Flux
@@ -68,3 +70,10 @@ async def test_a_group_of_an_agency_begins_with_its_name(secured_flux: Flux) -> 
             await stranger.completions().poll()
 
     assert found.type == "flux.run.completed.v1"
+
+
+async def test_an_observer_sees_how_far_every_group_is(secured_flux: Flux) -> None:
+    """What an autoscaler needs, with a login that may read no record."""
+    found = await lags(secured_flux.installation.kafka("flux-observer"))
+
+    assert {one.group for one in found} == {group.name for group in GROUPS}

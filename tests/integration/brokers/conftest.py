@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from flux_common.contracts.access import AGENCY_QUOTA, Principal, principals
+from flux_common.contracts.access import Principal, principals
 from flux_common.kafka.admin import create_topics
 from flux_common.kafka.logins import apply, difference
 from flux_common.settings import KafkaSettings
@@ -20,7 +20,7 @@ AGENCIES = ("esa", "nasa")
 @pytest.fixture(scope="session")
 def everybody() -> tuple[Principal, ...]:
     """Return the logins of the installation."""
-    return principals(dict.fromkeys(AGENCIES, AGENCY_QUOTA))
+    return principals(dict.fromkeys(AGENCIES))
 
 
 @pytest.fixture(scope="session")

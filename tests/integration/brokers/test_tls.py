@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flux_common.contracts.access import AGENCY_QUOTA, principals
+from flux_common.contracts.access import principals
 from flux_common.contracts.catalogue import DECISIONS, REQUESTS
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kafka.admin import Admin, create_topics
@@ -35,7 +35,7 @@ def tls_kafka(flux_home: Home, flux_session: TestSession) -> Iterator[SecuredKaf
 
 
 async def _prepare(kafka: SecuredKafka) -> None:
-    everybody = principals({"nasa": AGENCY_QUOTA})
+    everybody = principals({"nasa": None})
     await create_topics(kafka.settings(), ["nasa"], development=True)
     await apply(kafka.settings(), await difference(kafka.settings(), everybody))
     await kafka.make_logins(["flux.nasa", "flux-ingest"])
@@ -74,7 +74,7 @@ async def test_every_kind_of_client_speaks_tls(tls_kafka: SecuredKafka) -> None:
     assert await first_value(agency, decisions) == b"v"
     assert await first_value(ingest, requests) == b"v"
     assert set(await Admin.of(agency).describe([requests])) == {requests}
-    found = await difference(tls_kafka.settings(), principals({"nasa": AGENCY_QUOTA}))
+    found = await difference(tls_kafka.settings(), principals({"nasa": None}))
     assert (found.missing, found.quotas) == ([], {})
 
 

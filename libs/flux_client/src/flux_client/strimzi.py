@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from flux_common.contracts.access import AGENCY_QUOTA, Grant, Principal, Quota, agency_principal, service_principals
+from flux_common.contracts.access import Grant, Principal, Quota, agency_principal, service_principals
 from flux_common.contracts.catalogue import REPLICATION, TOPICS, TopicSpec, topic_names
 
 API_VERSION: Final = "kafka.strimzi.io/v1"
@@ -62,7 +62,7 @@ def kafka_user(principal: Principal, cluster: Cluster, *, password_secret: Mappi
     }
 
 
-def agency_manifests(agency_id: str, cluster: Cluster, quota: Quota = AGENCY_QUOTA) -> list[Manifest]:
+def agency_manifests(agency_id: str, cluster: Cluster, quota: Quota | None = None) -> list[Manifest]:
     """Return what one agency needs: its topics and its login. The services' logins name it, too (`service_users`)."""
     topics = [kafka_topic(spec.of(agency_id), spec, cluster) for spec in TOPICS if spec.per_agency]
     return [*topics, kafka_user(agency_principal(agency_id, quota), cluster)]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from flux_audit.adapters.signer import log_verifier_key
 from flux_client.development import EXAMPLE_AGENCIES, DevelopmentAgency, write_development_registry
 from flux_client.keys import ensure_key, private_key_path
-from flux_common.contracts.access import AGENCY_QUOTA, TOPICS_JOB, principal_of_service, principals
+from flux_common.contracts.access import TOPICS_JOB, principal_of_service, principals
 from flux_common.kafka.admin import create_topics
 from flux_common.kafka.logins import apply, difference
 from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate
@@ -59,7 +59,7 @@ class Installation:
 
     async def _prepare_logins(self, kafka: SecuredKafka) -> None:
         """Give everybody a login, and grants and quotas as the code says them; nobody here has more."""
-        everybody = principals({agency.agency_id: AGENCY_QUOTA for agency in self.agencies})
+        everybody = principals(dict.fromkeys(agency.agency_id for agency in self.agencies))
         await apply(self.kafka(), await difference(self.kafka(), everybody))
         await kafka.make_logins([one.name for one in everybody])
 

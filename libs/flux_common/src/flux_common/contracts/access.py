@@ -155,9 +155,9 @@ def access_of_observer() -> tuple[Grant, ...]:
     return topics + groups
 
 
-def agency_principal(agency_id: str, quota: Quota = AGENCY_QUOTA) -> Principal:
-    """Return an agency's login."""
-    return Principal(principal_of_agency(agency_id), access_of_agency(agency_id), quota)
+def agency_principal(agency_id: str, quota: Quota | None = None) -> Principal:
+    """Return an agency's login; without a quota of its own it has the usual one."""
+    return Principal(principal_of_agency(agency_id), access_of_agency(agency_id), quota or AGENCY_QUOTA)
 
 
 def service_principals(agencies: Iterable[str]) -> tuple[Principal, ...]:
@@ -170,8 +170,8 @@ def service_principals(agencies: Iterable[str]) -> tuple[Principal, ...]:
     )
 
 
-def principals(quotas: Mapping[str, Quota]) -> tuple[Principal, ...]:
-    """Return every login of an installation; `quotas` names its agencies."""
+def principals(quotas: Mapping[str, Quota] | Mapping[str, None]) -> tuple[Principal, ...]:
+    """Return every login of an installation; `quotas` names its agencies, with the quotas if they are not the usual ones."""
     return (
         *service_principals(quotas),
         *(agency_principal(agency_id, quota) for agency_id, quota in sorted(quotas.items())),
