@@ -202,7 +202,7 @@ async def _stage(servers: Servers, folder: Path, load: Load, role_password: str 
             yield Stage(installation, provider)
         finally:
             await asyncio.to_thread(drop_database, servers.postgres_dsn, installation.database)
-            await asyncio.to_thread(delete_topics, servers.kafka_bootstrap, installation.topic_prefix)
+            await asyncio.to_thread(delete_topics, installation.kafka().confluent_options(), installation.topic_prefix)
 
 
 def after(seconds: float) -> Done:
