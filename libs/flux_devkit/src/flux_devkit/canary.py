@@ -75,15 +75,15 @@ def slices_in(content: bytes, secret: bytes) -> Iterator[int]:
     for start in range(0, len(secret) - _BLOCK + 1, _BLOCK):
         at = content.find(secret[start : start + _BLOCK])
         while at >= 0:
-            before = _common(content[max(0, at - start) : at][::-1], secret[:start][::-1])
-            after = _common(content[at : at + len(secret) - start], secret[start:])
+            before = _agreeing(content[max(0, at - start) : at][::-1], secret[:start][::-1])
+            after = _agreeing(content[at : at + len(secret) - start], secret[start:])
             if before + after >= SLICE and (at - before, start - before) not in seen:
                 seen.add((at - before, start - before))
                 yield start - before
             at = content.find(secret[start : start + _BLOCK], at + 1)
 
 
-def _common(one: bytes, other: bytes) -> int:
+def _agreeing(one: bytes, other: bytes) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
