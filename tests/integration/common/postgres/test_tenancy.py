@@ -432,3 +432,16 @@ async def test_a_login_that_is_no_reader_of_ours_sees_nothing(database: OneDatab
     await trial.rollback()
 
     assert seen == []
+
+
+async def test_the_client_reads_by_an_agencys_own_login(open_as: Any, tables: Any) -> None:
+    """`Database.transaction` works as it does for the shared reader; another agency is empty, whoever injects what."""
+    reader = await open_as(STRICT)
+    async with reader.transaction(["nasa"], reader=True) as connection:
+        own = {row[0] for row in await connection.fetch("SELECT agency_id FROM flux.runs")}
+        await connection.fetchval("SELECT set_config('flux.current_agency_id', 'loc', true)")
+        injected = await connection.fetch("SELECT agency_id FROM flux.runs")
+    async with reader.transaction(["loc"], reader=True) as connection:
+        other = await connection.fetch("SELECT agency_id FROM flux.runs")
+
+    assert (own, injected, other) == ({"nasa"}, [], [])
