@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flux_client.cli.app import run
 from flux_client.cli.exits import Exit
+from flux_client.development import DevelopmentAgency, write_development_registry
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError
 from flux_common.postgres import database as room
@@ -206,6 +208,18 @@ def test_the_command_tells_what_drifted(doctor: Any, database: OneDatabase) -> N
     assert [(one["kind"], one["name"]) for one in json.loads(said)["drifts"]] == [
         ("relations", "flux.runs"),
         ("strict", "flux_reader"),
+    ]
+
+
+@pytest.mark.usefixtures("opened")
+def test_an_agency_without_a_reader_is_told(doctor: Any, tmp_path: Path) -> None:
+    """Where the registry is given, each of its agencies has a login of its own."""
+    agencies = [DevelopmentAgency(name, name) for name in ("nasa", "of-this-test")]
+    status, said, _ = doctor("--agencies", str(write_development_registry(tmp_path, agencies)), "-o", "json")
+
+    assert status == Exit.DRIFTED
+    assert [(one["kind"], one["name"]) for one in json.loads(said)["drifts"]] == [
+        ("readers", "flux_reader_of_this_test")
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +22,10 @@ def doctor(
     strict: Annotated[
         bool, typer.Option("--strict", help="Strict mode is wanted: a shared reader that can log in is a drift.")
     ] = False,
+    agencies_file: Annotated[
+        Path | None,
+        typer.Option("--agencies", help="The registry: each of its agencies must have a reader of its own."),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Compare the database with what this release declares, and name every difference (exit status 18).
@@ -28,7 +33,7 @@ def doctor(
     Roles, memberships, settings, row-level security, policies, grants, functions, views, partitions, keys, migrations and
     the server's release. It reads catalogues alone and changes nothing: the reader's login is enough (FLUX_READER_DSN).
     """
-    found = asyncio.run(_examined(strict))
+    found = asyncio.run(_examined(strict, agencies_file))
     if output is Format.TABLE:
         _tell(found)
     else:
@@ -38,7 +43,8 @@ def doctor(
         raise Ended(Exit.DRIFTED, f"{len(found.drifts)} differences from what is declared", hint)
 
 
-async def _examined(strict: bool) -> Checkup:
+async def _examined(strict: bool, agencies_file: Path | None) -> Checkup:
+    from flux_common.auth import load_registry
     from flux_common.postgres.database import Database
     from flux_common.postgres.doctor import examine
 
@@ -46,9 +52,10 @@ async def _examined(strict: bool) -> Checkup:
     settings = environment.reader_settings().model_copy(
         update={"accept_old_server": True, "pool_min": 1, "pool_max": 1}
     )
+    agencies = load_registry(environment.agencies_file(agencies_file)).agencies if agencies_file else ()
     database = await Database.open(settings, "flux-etl doctor")
     try:
-        return await examine(database, strict=strict)
+        return await examine(database, strict=strict, agencies=agencies)
     finally:
         await database.close()
 

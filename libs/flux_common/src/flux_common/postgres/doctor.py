@@ -29,7 +29,7 @@ from flux_common.postgres.catalogue import (
     things_in,
 )
 from flux_common.postgres.database import Database, release_fault, release_of
-from flux_common.postgres.migrations import READER, migrations
+from flux_common.postgres.migrations import READER, migrations, reader_of
 from flux_common.postgres.queries import Queries
 
 _SQL = Queries.load("flux_common.postgres", "catalogue.sql")
@@ -78,6 +78,7 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
     "migrations+": ("the schema is newer than this release", "use that release's flux-etl; differences may be its own"),
     "migrations": ("another text was applied under this name", "compare the file with the release that applied it"),
     "server": ("row-level security can be got around on it", "upgrade the server to the release named"),
+    "readers": ("its agency cannot read by a login of its own", "run the job `roles` with FLUX_AGENCIES_FILE"),
     "strict": ("its holder can choose whose rows to read", "run the job `roles` with FLUX_ROLES_STRICT=true"),
 }  # fmt: skip
 
@@ -103,8 +104,11 @@ class Checkup:
     drifts: Sequence[Drift]
 
 
-async def examine(database: Database, *, strict: bool = False) -> Checkup:
-    """Compare the database with the declaration; `strict`: the shared reader is a drift, too. Raises Unavailable."""
+async def examine(database: Database, *, strict: bool = False, agencies: Collection[str] = ()) -> Checkup:
+    """Compare the database with the declaration. Raises Unavailable.
+
+    `strict`: the shared reader's login is a drift, too; `agencies`: each of them has a reader of its own.
+    """
     async with database.transaction() as connection:
         version = int(await connection.fetchval(_VERSION))
         applied = await connection.fetch(_SQL["applied"])
@@ -114,6 +118,11 @@ async def examine(database: Database, *, strict: bool = False) -> Checkup:
         *_of_migrations({row["name"]: row["sha256"] for row in applied}),
         *compared(things, declaration(), version // 10000),
         *([_drift("strict", READER, "flux_reader can log in")] if strict and _may_choose(things) else []),
+        *(
+            _drift("readers", name, "is missing")
+            for name in sorted(map(reader_of, agencies))
+            if name not in things["roles"]
+        ),
     ]
     readers = sorted(name for name in things["roles"] if name.startswith(f"{READER}_"))
     return Checkup(release_of(version), not _may_choose(things), readers, drifts)
