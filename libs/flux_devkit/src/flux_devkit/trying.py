@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ async def _transacts(settings: KafkaSettings, name: str) -> set[Can]:
 
 
 def _administers(settings: KafkaSettings, places: Places) -> set[Can]:
-    client: Any = AdminClient(settings.confluent_options())
+    client: Any = AdminClient(settings.confluent_options(), logger=logging.getLogger(__name__))
     named = {settings.topic(name): name for name in places.topics}
     setting = ConfigEntry("retention.ms", "1", incremental_operation=AlterConfigOpType.SET)
     orders = [ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[setting]) for name in named]

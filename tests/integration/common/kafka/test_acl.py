@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,7 @@ async def settings(secured_kafka: SecuredKafka, topic_prefix: str, until: Callab
 
 
 def _create(admin: KafkaSettings, topics: dict[str, int]) -> None:
-    client = AdminClient(admin.confluent_options())
+    client: Any = AdminClient(admin.confluent_options(), logger=logging.getLogger(__name__))
     for future in client.create_topics([NewTopic(admin.topic(name), n, 1) for name, n in topics.items()]).values():
         future.result(10)
 

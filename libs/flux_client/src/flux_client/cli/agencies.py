@@ -93,6 +93,7 @@ def add(
 
     Nothing is written that a service would refuse. The entry has the registry's defaults; edit it for windows, quota, roles.
     """
+    from flux_client.cli.checking import faulty
     from flux_client.registering import add_agency
     from flux_common.auth import ConfigurationRefused, load_registry
     from flux_common.kernel.clock import SystemClock
@@ -112,8 +113,7 @@ def add(
     try:
         kept = add_agency(path, entry, SystemClock().now())
     except ConfigurationRefused as refused:
-        faults = "\n".join(f"  {fault}" for fault in refused.faults)
-        raise Ended(Exit.FAULTS, f"{path} would have faults:\n{faults}", "nothing was written; correct them") from None
+        raise faulty(path, refused.faults, "nothing was written: correct what was given, or the registry") from None
     if not kept:
         say(f"{path} could not be added to as text: it was written anew, and its comments are gone")
     written = _write_manifests(manifests, agency_id, load_registry(path), cluster) if manifests else []

@@ -24,9 +24,9 @@ def check(path: Path, *, fetch: bool, ca_file: Path | None) -> list[dict[str, An
     try:
         source = RegistrySource(path, SystemClock().now())
     except ConfigurationRefused as refused:
-        raise _faulty(path, refused.faults, "nothing of such a registry is used; correct them") from None
+        raise faulty(path, refused.faults, "nothing of such a registry is used; correct them") from None
     if fetch and (faults := asyncio.run(_fetch_all(source, _fetcher(ca_file)))):
-        raise _faulty(path, faults, "ingest goes on without these sets, and refuses their tokens (KEYS_STALE)")
+        raise faulty(path, faults, "ingest goes on without these sets, and refuses their tokens (KEYS_STALE)")
     for note in _idle_retirements(source.trust):
         say(f"note: {note}")
     return [_row(source.trust, name) for name in sorted(source.trust.registry.agencies)]
@@ -57,7 +57,8 @@ async def _fetch_all(source: RegistrySource, fetcher: Fetcher) -> list[Fault]:
     return faults
 
 
-def _faulty(path: Path, faults: Iterable[Fault], next_step: str) -> Ended:
+def faulty(path: Path, faults: Iterable[Fault], next_step: str) -> Ended:
+    """Return the end of a command that found faults: each with its own next step, and one for all."""
     lines = [f"{path} has faults:"]
     for fault in faults:
         lines += [f"  {fault}", f"    next: {fault.next_step}"]
