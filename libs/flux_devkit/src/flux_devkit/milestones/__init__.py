@@ -1,0 +1,1 @@
+"""What each milestone must show, as items of `make prove-…`."""
