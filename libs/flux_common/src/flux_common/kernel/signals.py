@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 
 class Signal:
     """Something happened; a hint that saves a poll, never the only way to learn of it."""
 
     def __init__(self) -> None:
-        self._subscribers: list[asyncio.Event] = []
+        self._subscribers: list[tuple[int | None, asyncio.Event]] = []
 
-    def subscribe(self) -> asyncio.Event:
-        """Return an event that is set at each signal; its owner clears it."""
+    def subscribe(self, shard: int | None = None) -> asyncio.Event:
+        """Return an event that is set at each signal, or at those about `shard`; its owner clears it."""
         event = asyncio.Event()
-        self._subscribers.append(event)
+        self._subscribers.append((shard, event))
         return event
 
-    def set(self) -> None:
-        """Wake every subscriber."""
-        for event in self._subscribers:
-            event.set()
+    def set(self, shards: Collection[int] | None = None) -> None:
+        """Wake every subscriber; where it is known which `shards` are concerned, those of others sleep on."""
+        for shard, event in self._subscribers:
+            if shards is None or shard is None or shard in shards:
+                event.set()
 
 
 async def pause(stopping: asyncio.Event, seconds: float) -> bool:

@@ -21,7 +21,7 @@ contradiction (`InvariantBroken`) before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,11 +81,14 @@ class Advance:
 
 
 class PostgresLanes:
-    """The lanes of one service; the kafka room's `LaneStore`."""
+    """The lanes of one service; the kafka room's `LaneStore`. `told` hears of the events of each committed Advance."""
 
-    def __init__(self, database: Database, consumer: str) -> None:
+    def __init__(
+        self, database: Database, consumer: str, told: Callable[[Sequence[Outgoing]], None] = lambda _events: None
+    ) -> None:
         self._database = database
         self._consumer = consumer
+        self._told = told
         self._races: dict[TopicPartition, KeyRaces] = {}
 
     async def take(self, tp: TopicPartition, *, topic_id: str, log_start: int, log_end: int) -> Lane:
@@ -137,6 +140,7 @@ class PostgresLanes:
         try:
             async with self._advance(batch, agencies) as advance:
                 yield advance
+            self._told(advance.outgoing)
         except KeyContended as problem:
             told = races.judge(problem)
             if told is problem:

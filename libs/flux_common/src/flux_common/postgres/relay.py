@@ -124,10 +124,11 @@ class Relay:
         """Publish through one transport; returns when a row was parked, for then it must be opened again."""
         try:
             await self._begin(transport)
+            woken = False
             while not stopping.is_set():
                 self._wake.clear()  # before looking: a commit from here on is seen or wakes
-                if not await self._round(transport):
-                    await self._rest()
+                published = await self._round(transport, look=not woken)
+                woken = not published and await self._rest()
         except PublishRefused as refused:
             log.error("an event was refused", shard=self._shard, code=refused.code, error=refused.message)
             self._count("refused")
@@ -158,13 +159,14 @@ class Relay:
                 raise InvariantBroken(Code.DATABASE_BEHIND_KAFKA, "The relay published rows that are not in the outbox")
             await self._clear(connection)
 
-    async def _round(self, transport: RelayTransport) -> bool:
+    async def _round(self, transport: RelayTransport, *, look: bool) -> bool:
         """Number, publish and delete one batch; tell whether there was anything to do.
 
-        An empty outbox costs a read; the lease is renewed by what is written, or now and then.
+        An empty outbox costs a read, and nobody who was woken looks first; the lease is renewed by what is written, or now
+        and then.
         """
         await self._measure()
-        if not await self._anything() and self._clock.monotonic() - self._renewed < RENEW_SECONDS:
+        if look and not await self._anything() and self._clock.monotonic() - self._renewed < RENEW_SECONDS:
             return False
         rows = await self._number()
         if not rows:
@@ -228,10 +230,12 @@ class Relay:
             await connection.execute(SQL["park"], self._shard, row["id"], code)
             await connection.execute(SQL["park_numbered_followers"], self._shard, row["topic"], row["number"])
 
-    async def _rest(self) -> None:
-        """Wait for a commit of this process, or for the poll that finds those of others."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+    async def _rest(self) -> bool:
+        """Wait for a commit of this process, or for the poll that finds those of others; tell whether it was a commit."""
+        try:
+            return await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+        except TimeoutError:
+            return False
 
     async def _measure(self) -> None:
         if self._clock.monotonic() - self._measured < MEASURE_SECONDS:

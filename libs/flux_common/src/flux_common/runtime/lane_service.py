@@ -1,8 +1,8 @@
 """What ingest, checkpoint and audit have in common: a database, lanes, and an outbox that is relayed.
 
 A service of this kind opens its database (waiting for PostgreSQL and for the schema), waits for its topics, and runs lane
-loops and one relay for each shard. `committed` is set after a commit of this process, so that its relays need not wait
-for their poll.
+loops and one relay for each shard. `committed` is set after a commit of this process, so that the relays of the shards it
+wrote to need not wait for their poll; the others sleep on, since each look costs a transaction.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from flux_common.kafka.lanes import LaneHandler, LaneLimits, LaneLoop
 from flux_common.kafka.publisher import TransactionalPublisher
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError, Unavailable
-from flux_common.kernel.ids import SHARDS
-from flux_common.kernel.positions import LaneBatch
+from flux_common.kernel.ids import SHARDS, shard_of
 from flux_common.kernel.signals import Signal
 from flux_common.postgres.database import Database
 from flux_common.postgres.lanes import PostgresLanes
@@ -50,7 +49,7 @@ class LaneParts:
     database: Database
     lanes: PostgresLanes
     holder: str
-    committed: Signal = field(default_factory=Signal)
+    committed: Signal
     jobs: dict[str, Coroutine[Any, Any, None]] = field(default_factory=dict)
     loops: list[LaneLoop] = field(default_factory=list)
 
@@ -74,7 +73,7 @@ class LaneParts:
             group=group.name,
             topics=topics or (group.topic.name,),
             store=self.lanes,
-            handler=Waking(handler, self.committed),
+            handler=handler,
             clock=service.clock,
             jitter=jitter,
             accepts=accepts,
@@ -95,26 +94,10 @@ class LaneParts:
             def transport(shard: int = shard) -> TransactionalPublisher:
                 return TransactionalPublisher(settings, name, shard, self.service.clock, refused=PublishRefused)
 
-            relay = Relay(self.database, shard, transport, self.holder, self.committed.subscribe(), self.service.clock)
+            relay = Relay(
+                self.database, shard, transport, self.holder, self.committed.subscribe(shard), self.service.clock
+            )
             self.jobs[f"relay-{shard}"] = relay.run(self.service.stopping)
-
-
-class Waking:
-    """A handler that tells the relays when it has committed."""
-
-    def __init__(self, handler: LaneHandler, committed: Signal) -> None:
-        self._handler = handler
-        self._committed = committed
-
-    async def apply(self, batch: LaneBatch) -> None:
-        """Apply, then wake the relays."""
-        await self._handler.apply(batch)
-        self._committed.set()
-
-    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        """Refuse, then wake the relays."""
-        await self._handler.refuse(batch, problem)
-        self._committed.set()
 
 
 def holder_name(service: str) -> str:
@@ -133,7 +116,11 @@ async def lane_parts(service: Service[Any], topics: Iterable[str]) -> AsyncItera
         await wait_for(service.health, "schema", lambda: _schema(database))
         await wait_for(service.health, "kafka", kafka_answers(settings.kafka))
         await wait_for(service.health, "topics", topics_exist(settings.kafka, topics))
-        parts = LaneParts(service, database, PostgresLanes(database, service.name), holder_name(service.name))
+        committed = Signal()
+        lanes = PostgresLanes(
+            database, service.name, lambda events: committed.set({shard_of(e.agency_id) for e in events})
+        )
+        parts = LaneParts(service, database, lanes, holder_name(service.name), committed)
         parts.jobs["watch"] = watch(parts)
         yield parts
     finally:
