@@ -63,8 +63,12 @@ logs: setup ## Show the last log lines of everything that `make up` started
 	@$(BIN)/flux-dev logs
 
 .PHONY: prove-backbone
-prove-backbone: setup ## Show, with figures, that the backbone holds what it promises
-	@$(BIN)/python -m flux_devkit.prove backbone
+prove-backbone: setup ## Show, with figures, that the backbone holds what it promises (about forty minutes on two cores)
+	@$(BIN)/python -m flux_devkit.prove backbone $(if $(ONLY),--only "$(ONLY)")
+
+.PHONY: prove-trust
+prove-trust: setup ## Show, with figures, that nobody asks in another's name and nothing stops a lane (about fifteen minutes)
+	@$(BIN)/python -m flux_devkit.prove trust $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: schema-sql
 schema-sql: setup ## Write schema.sql, where the migrations lead, from a database that was just migrated

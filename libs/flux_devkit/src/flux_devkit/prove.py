@@ -2,7 +2,7 @@
 
 Each item runs the real thing: a fresh clone in a new folder with no environment left over, the README's commands, and the
 suites that carry the proofs. A line says `ok` or `FALLS SHORT`, what was measured, and the bound; the exit status is 0 only
-if all hold. On two cores `backbone` takes about forty minutes.
+if all hold. On two cores `backbone` takes about forty minutes, `trust` about fifteen.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from flux_devkit.finding import Finding, Item, report
-from flux_devkit.milestones import backbone
+from flux_devkit.milestones import backbone, trust
 
-MILESTONES: Final[dict[str, dict[str, Item]]] = {"backbone": backbone.ITEMS}
+MILESTONES: Final[dict[str, dict[str, Item]]] = {"backbone": backbone.ITEMS, "trust": trust.ITEMS}
 
 
 def main() -> int:

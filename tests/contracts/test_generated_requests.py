@@ -1,0 +1,103 @@
+"""Requests made from their published schema: model and schema agree at every bound, and both verdicts occur.
+
+The schema is read as whoever builds a producer reads it. At each leaf the values are those that it allows, those at its
+bounds, and those one step beyond.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+
+from flux_common.contracts.catalogue import REQUESTS, EventSpec
+from flux_common.contracts.export import schema_path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=CHECKS)
+PLAIN = st.characters(codec="utf-8", exclude_characters="\0")
+Made = st.SearchStrategy[Any]
+
+
+def from_schema(schema: dict[str, Any], root: dict[str, Any]) -> Made:
+    """Return values around what a schema of our dialect allows."""
+    if "$ref" in schema:
+        return from_schema(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    if "anyOf" in schema:
+        return st.one_of([from_schema(one, root) for one in schema["anyOf"]])
+    if "enum" in schema or "const" in schema:
+        return st.sampled_from([*schema.get("enum", [schema.get("const")]), "", "VR"])
+    return _OF_TYPE[schema["type"]](schema, root)
+
+
+def _objects(schema: dict[str, Any], root: dict[str, Any]) -> Made:
+    if isinstance(more := schema.get("additionalProperties"), dict):
+        names = _texts(schema.get("propertyNames", {}), root)
+        return st.dictionaries(names, from_schema(more, root), max_size=3)
+    members = {name: from_schema(one, root) for name, one in schema["properties"].items()}
+    needed = set(schema.get("required", ()))
+    whole = st.fixed_dictionaries(
+        {name: members[name] for name in sorted(needed)},
+        optional={name: one for name, one in members.items() if name not in needed},
+    )
+    return whole | st.builds(lambda made, extra: made | {extra: 1}, whole, st.sampled_from(["x", *sorted(members)]))
+
+
+def _texts(schema: dict[str, Any], _root: dict[str, Any]) -> Made:
+    least, most = schema.get("minLength", 0), schema.get("maxLength", 64)
+    bounds = [n for n in (least - 1, least, most, most + 1) if 0 <= n <= 3_000]
+    lengths = st.sampled_from(bounds).map(lambda number: "a" * number)
+    patterned = st.from_regex(schema["pattern"]) if "pattern" in schema else st.text(PLAIN, max_size=20)
+    return patterned | patterned | lengths | st.text(PLAIN, max_size=8)
+
+
+def _numbers(schema: dict[str, Any], _root: dict[str, Any]) -> Made:
+    least, most = schema.get("minimum", 0), schema.get("maximum", 2**53)
+    edges = [least - 1, least, least + 0.0, least + 0.5, most, float(most), most + 1]
+    return st.sampled_from(edges) | st.integers(min_value=int(least), max_value=int(most))
+
+
+def _lists(schema: dict[str, Any], root: dict[str, Any]) -> Made:
+    return st.lists(from_schema(schema["items"], root), max_size=3)
+
+
+_OF_TYPE: dict[str, Any] = {
+    "object": _objects,
+    "string": _texts,
+    "integer": _numbers,
+    "number": _numbers,
+    "array": _lists,
+    "boolean": lambda *_: st.booleans() | st.sampled_from([0, 1, "true"]),
+    "null": lambda *_: st.none(),
+}
+
+
+@pytest.mark.parametrize("spec", REQUESTS.events, ids=lambda spec: spec.name)
+def test_requests_from_the_schema_are_judged_alike(spec: EventSpec) -> None:
+    """The verdict of the model, which intake asks, is that of the schema, which everybody else has."""
+    schema = json.loads((REPOSITORY / schema_path(spec)).read_bytes())
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    verdicts: set[bool] = set()
+
+    @SETTINGS
+    @given(from_schema(schema, schema))
+    def judge(document: Any) -> None:
+        by_schema = validator.is_valid(document)
+        verdicts.add(by_schema)
+        try:
+            spec.model.model_validate(document)
+            by_model = True
+        except ValidationError:
+            by_model = False
+
+        assert by_model is by_schema
+
+    judge()
+    assert verdicts == {True, False}
