@@ -46,47 +46,42 @@ class PostgresDecisions:
         named = [one for one in findings if not isinstance(one, DeadLettered)]
         names = {kind: sorted({one.name for one in named if one.kind is kind and one.name}) for kind in Kind}
         digests = {one.single_use.digest for one in named if isinstance(one, Asked) and one.single_use is not None}
-        return Known(
-            requests=await self._holders("requests", names[Kind.RUN]),
-            commands=await self._holders("commands", names[Kind.COMMAND]),
-            uses=await self._holders("uses", [bytes.fromhex(digest) for digest in sorted(digests)]),
-            rejected=await self._rejected(batch),
-        )
-
-    async def _holders(self, query: str, names: Sequence[str | bytes]) -> dict[str, Holder]:
-        if not names:
-            return {}
-        rows = await self._connection.fetch(_SQL[query], self._agency_id, names)
-        return {row["name"]: Holder(row["sha256"].hex(), _position(row)) for row in rows}
-
-    async def _rejected(self, batch: LaneBatch) -> dict[Position, str]:
-        tp, first = batch.lane.tp, batch.lane.next_offset
+        lane = batch.lane
         rows = await self._connection.fetch(
-            _SQL["rejected"], self._agency_id, tp.topic, tp.kafka_partition, first, batch.end_offset
+            _SQL["known"],
+            self._agency_id,
+            names[Kind.RUN],
+            names[Kind.COMMAND],
+            [bytes.fromhex(digest) for digest in sorted(digests)],
+            lane.tp.topic,
+            lane.tp.kafka_partition,
+            lane.next_offset,
+            batch.end_offset,
         )
-        return {tp.at(row["kafka_offset"]): row["code"] for row in rows}
+        return Known(
+            requests=_holders(rows, "request"),
+            commands=_holders(rows, "command"),
+            uses=_holders(rows, "use"),
+            rejected={_position(row): row["code"] for row in rows if row["what"] == "refusal"},
+        )
 
     async def save(self, decisions: Sequence[Decision], now: datetime) -> None:
-        """Remember what was accepted, spent and rejected; the decisions are of one lane."""
+        """Remember what was accepted, spent and refused; the decisions are of one lane."""
         accepted = [one for one in decisions if isinstance(one, Accepted)]
         rejected = [one for one in decisions if isinstance(one, Rejected)]
-        requests = [one.asked for one in accepted if one.asked.kind is Kind.RUN]
-        commands = [one.asked for one in accepted if one.asked.kind is Kind.COMMAND]
-        await self._insert("insert_requests", [_request(asked) for asked in requests], requests, now)
-        await self._insert("insert_commands", [_command(asked) for asked in commands], commands, now)
-        spent = [one for one in accepted if one.spends is not None]
-        await self._insert("insert_uses", [_use(one) for one in spent], [one.asked for one in spent])
-        rows = [(one.position.offset, one.request_id, one.code) for one in rejected]
-        await self._insert("insert_rejections", rows, rejected, now)
-        await self._save_flood([one.position for one in decisions if isinstance(one, Flooded)], now)
-
-    async def _save_flood(self, flooded: Sequence[Position], now: datetime) -> None:
-        if flooded:
-            tp, found = flooded[0].tp, ranges([position.offset for position in flooded])
-            columns = ([first for first, _ in found], [last for _, last in found])
-            await self._connection.execute(
-                _SQL["insert_flood"], self._agency_id, tp.topic, tp.kafka_partition, now, *columns
-            )
+        flooded = [one for one in decisions if isinstance(one, Flooded)]
+        kept: list[Asked | Rejected | Flooded] = [*(one.asked for one in accepted), *rejected, *flooded]
+        if not kept:
+            return
+        tp = kept[0].position.tp
+        columns = (
+            *_columns([_request(one.asked) for one in accepted if one.asked.kind is Kind.RUN], 4),
+            *_columns([_command(one.asked) for one in accepted if one.asked.kind is Kind.COMMAND], 4),
+            *_columns([_use(one) for one in accepted if one.spends is not None], 4),
+            *_columns([(one.position.offset, one.request_id, one.code) for one in rejected], 3),
+            *_columns(ranges([one.position.offset for one in flooded]), 2),
+        )
+        await self._connection.execute(_SQL["save"], self._agency_id, tp.topic, tp.kafka_partition, now, *columns)
 
     async def count_refusals(self, added: Mapping[datetime, int]) -> dict[datetime, int]:
         """Add refusals to their minutes; return how many each of these had before."""
@@ -112,6 +107,15 @@ class PostgresDecisions:
     async def forget_refusals(self, before: datetime) -> None:
         """Forget how many were refused in minutes `before` this."""
         await self._connection.execute(_SQL["forget_refusals"], self._agency_id, before)
+
+
+def _holders(rows: Sequence[Any], what: str) -> dict[str, Holder]:
+    return {row["name"]: Holder(row["sha256"].hex(), _position(row)) for row in rows if row["what"] == what}
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Return rows as columns; no rows are that many empty ones."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
 def _position(row: Any) -> Position:
