@@ -165,7 +165,7 @@ async def edge(
     finally:
         await asyncio.to_thread(service.stop)
         await asyncio.to_thread(drop_database, servers.postgres_dsn, installation.database)
-        await asyncio.to_thread(delete_topics, servers.kafka_bootstrap, installation.topic_prefix)
+        await asyncio.to_thread(delete_topics, installation.kafka().confluent_options(), installation.topic_prefix)
 
 
 def _stamp_answers(installation: Installation) -> None:
