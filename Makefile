@@ -63,7 +63,7 @@ logs: setup ## Show the last log lines of everything that `make up` started
 	@$(BIN)/flux-dev logs
 
 .PHONY: prove-backbone
-prove-backbone: setup ## Show, with figures, that the backbone holds what it promises (about forty minutes on two cores)
+prove-backbone: setup ## Show, with figures, that the backbone holds what it promises (about an hour on two cores)
 	@$(BIN)/python -m flux_devkit.prove backbone $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: prove-trust

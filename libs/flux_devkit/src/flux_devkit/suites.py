@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,15 +16,17 @@ from flux_devkit.home import find_checkout
 SUMMARY: Final = re.compile(r"(\d+) (passed|failed|error|errors|skipped)")
 
 
-def suite(folder: Path, name: str, command: list[str]) -> Iterator[Finding]:
-    """Run tests and count; a suite that ran nothing does not hold."""
+def suite(folder: Path, name: str, command: list[str], limit: float = float("inf")) -> Generator[Finding, None, float]:
+    """Run tests and count; returns the seconds. A suite that ran nothing, or longer than `limit` seconds, does not hold."""
     begun = time.monotonic()
     done = subprocess.run(command, cwd=folder, env=bare(folder), capture_output=True, text=True)
     tail = done.stdout.strip().splitlines()[-1:] or [""]
     counts = {word: int(number) for number, word in SUMMARY.findall(tail[0])}
-    holds = done.returncode == 0 and counts.get("passed", 0) > 0 and not counts.get("failed", 0)
     seconds = time.monotonic() - begun
-    yield Finding(name, holds, f"exit {done.returncode}, {tail[0].strip('= ')}, {seconds:.0f} s", "exit 0, no failure")
+    holds = done.returncode == 0 and counts.get("passed", 0) > 0 and not counts.get("failed", 0) and seconds <= limit
+    bound = "exit 0, no failure" + ("" if limit == float("inf") else f", {limit:.0f} s")
+    yield Finding(name, holds, f"exit {done.returncode}, {tail[0].strip('= ')}, {seconds:.0f} s", bound)
+    return seconds
 
 
 def passing(name: str, *paths: str, all_run: bool = False) -> Item:
