@@ -48,7 +48,7 @@ demo: setup ## Run the main job end to end on real servers, and show what came o
 
 .PHONY: test
 test: setup ## Set up, and pass every test (real Kafka and PostgreSQL; about ten minutes on two cores)
-	$(BIN)/pytest -q $(or $(TESTS),tests/architecture tests/contracts tests/unit tests/integration tests/e2e)
+	$(BIN)/pytest -q $(or $(TESTS),tests/architecture tests/contracts tests/unit tests/deploy tests/integration tests/e2e)
 
 .PHONY: up
 up: setup ## Start Kafka, PostgreSQL and the four services in the background; write .flux/dev.env
@@ -69,6 +69,10 @@ prove-backbone: setup ## Show, with figures, that the backbone holds what it pro
 .PHONY: prove-trust
 prove-trust: setup ## Show, with figures, that nobody asks in another's name and nothing stops a lane (about fifteen minutes)
 	@$(BIN)/python -m flux_devkit.prove trust $(if $(ONLY),--only "$(ONLY)")
+
+.PHONY: render
+render: setup ## Write what follows from the code into deploy/k8s, and every overlay and component to .flux/rendered
+	@$(BIN)/python -m flux_devkit.manifests generate && $(BIN)/python -m flux_devkit.manifests render
 
 .PHONY: schema-sql
 schema-sql: setup ## Write schema.sql, where the migrations lead, from a database that was just migrated

@@ -1,0 +1,67 @@
+"""What is written from the code: Strimzi's topics and logins, and the alerts as a PrometheusRule.
+
+The catalogue and the registry in deploy/k8s/registry say which topics, logins and quotas there are; deploy/observability says
+which alerts. `generate` writes all of it, and a test says that what is committed is what would be written now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from flux_client.strimzi import Cluster, agency_manifests, internal_topics, service_users
+from flux_common.auth.registry_file import load_registry
+from flux_devkit.manifests.documents import NAMESPACE, Document
+
+KAFKA: Final = Cluster("flux", NAMESPACE)
+REGISTRY: Final = "deploy/k8s/registry/agencies.yaml"
+RULES: Final = "deploy/observability/rules/flux.yaml"
+HEAD: Final = "# Written by `python -m flux_devkit.manifests generate` from {source}. Do not edit.\n"
+
+
+def agencies(repository: Path) -> list[str]:
+    """Return the agencies of the registry that is deployed."""
+    return sorted(load_registry(repository / REGISTRY).agencies)
+
+
+def files(repository: Path) -> dict[Path, str]:
+    """Return every generated file with its text."""
+    listed = agencies(repository)
+    own = [manifest for agency in listed for manifest in agency_manifests(agency, KAFKA)]
+    brokers = [*internal_topics(KAFKA), *service_users(listed, KAFKA), *own]
+    strimzi = repository / "deploy/k8s/components/strimzi/generated"
+    alerts = repository / "deploy/k8s/components/prometheus-operator/generated"
+    source = f"the catalogue and {REGISTRY}"
+    return {
+        strimzi / "topics.yaml": _text(source, (each for each in brokers if each["kind"] == "KafkaTopic")),
+        strimzi / "users.yaml": _text(source, (each for each in brokers if each["kind"] == "KafkaUser")),
+        alerts / "rules.yaml": _text(RULES, [prometheus_rule(yaml.safe_load((repository / RULES).read_text()))]),
+    }
+
+
+def prometheus_rule(rules: dict[str, Any]) -> Document:
+    """Return a file of Prometheus' rules as the operator's resource."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "flux", "namespace": NAMESPACE, "labels": {"app.kubernetes.io/part-of": "flux"}},
+        "spec": rules,
+    }
+
+
+def generate(repository: Path) -> list[Path]:
+    """Write what has changed, and return it."""
+    changed = []
+    for path, text in files(repository).items():
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            changed.append(path)
+    return changed
+
+
+def _text(source: str, documents: Iterable[Document]) -> str:
+    return HEAD.format(source=source) + yaml.safe_dump_all(documents, sort_keys=False, width=1000)
