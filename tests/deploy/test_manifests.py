@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flux_common.contracts.catalogue import GROUPS
 from flux_common.settings import load
-from flux_devkit.manifests import generated, rendering, schemas, wiring
+from flux_devkit.manifests import alerts, generated, rendering, schemas, tools, wiring
 from flux_devkit.manifests.agreement import replicas
 from flux_devkit.manifests.checks import checks_for
 from flux_devkit.manifests.documents import Document, named, of_kind, parse, pods
@@ -187,3 +188,21 @@ def test_a_job_finds_no_fault_in_its_settings(
         monkeypatch.setenv(key, value)
 
     assert load(JOBS[job]) is not None
+
+
+def test_every_alert_has_a_history_in_which_it_fires_and_one_in_which_it_stays_quiet(rendered: Rendered) -> None:
+    """`make prove-deployment` runs them with promtool."""
+    histories = yaml.safe_load((REPOSITORY / tools.RULES_TESTS).read_text())["tests"]
+    fires = {case["name"].split()[0]: bool(case["alert_rule_test"][0]["exp_alerts"]) for case in histories}
+    told = {(case["name"], bool(case["alert_rule_test"][0]["exp_alerts"])) for case in histories}
+    wanted = {rule["alert"] for _, rule in alerts.alerts(rendered("production"))}
+
+    assert fires.keys() == wanted
+    assert told == {(f"{name} fires", True) for name in wanted} | {(f"{name} stays quiet", False) for name in wanted}
+
+
+def test_what_a_tool_passes_over_has_a_reason() -> None:
+    """And in production nothing is passed over."""
+    assert tools.CHECKOV_SKIPS.keys() == set(TARGETS)
+    assert all(len(reason) > 20 for skips in tools.CHECKOV_SKIPS.values() for reason in skips.values())
+    assert tools.CHECKOV_SKIPS["production"] == {}
