@@ -138,7 +138,7 @@ SEEDS: list[tuple[str, str, Plant]] = [
         "pod security",
         lambda d: deployment(d, "audit")["securityContext"].update(runAsNonRoot=False),
     ),
-    ("a missing policy edge", "network", lambda d: spec(d, "NetworkPolicy", "ingest")["egress"].pop()),
+    ("a missing policy edge", "network", lambda d: spec(d, "NetworkPolicy", "ingest")["egress"].pop(0)),
     ("no default-deny", "network", lambda d: without(d, "NetworkPolicy", "default-deny")),
     (
         "a way to the database for transform",

@@ -1,6 +1,7 @@
 """The connections that Flux needs, and no other: what the NetworkPolicies of each overlay must add up to.
 
-Written by hand, and read by people: this is the answer to "what can reach what". Everything else is refused, the database to
+Written by hand, and read by people: this is the answer to "what can reach what". Transform reaches stores, ingest the key sets
+of issuers, both by HTTPS outside of private ranges. Everything else is refused, the database to
 transform and the other way round for instance, and anything from a bystander in the same namespace.
 """
 
@@ -17,7 +18,7 @@ WITH_LANES: Final = ("ingest", "checkpoint", "audit")
 SERVICES: Final = (*WITH_LANES, "transform")
 API: Final = ("443/TCP", "6443/TCP")
 
-BASE: Final[frozenset[Edge]] = frozenset({("transform", "internet", "443/TCP")})
+BASE: Final[frozenset[Edge]] = frozenset((name, "internet", "443/TCP") for name in ("transform", "ingest"))
 STRIMZI: Final[frozenset[Edge]] = frozenset(
     {
         *((service, "kafka", KAFKA) for service in (*SERVICES, "topics")),

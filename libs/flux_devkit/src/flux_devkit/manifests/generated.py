@@ -1,4 +1,4 @@
-"""What is written from the code: Strimzi's topics and logins, and the alerts as a PrometheusRule.
+"""What is written from the code: Strimzi's topics and logins, the registry's ConfigMap, and the alerts as a PrometheusRule.
 
 The catalogue and the registry in deploy/k8s/registry say which topics, logins and quotas there are; deploy/observability says
 which alerts. `generate` writes all of it, and a test says that what is committed is what would be written now.
@@ -19,6 +19,15 @@ from flux_devkit.manifests.documents import NAMESPACE, Document
 KAFKA: Final = Cluster("flux", NAMESPACE)
 REGISTRY: Final = "deploy/k8s/registry/agencies.yaml"
 RULES: Final = "deploy/observability/rules/flux.yaml"
+CONFIG_MAP: Final = """# agencies.yaml with the public keys of its issuers: examples, until an installation puts its own there.
+# No suffix in the name: services see a changed registry within seconds, and need no restart for it.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+configMapGenerator:
+  - name: flux-agencies
+    options: {{disableNameSuffixHash: true}}
+    files: [{files}]
+"""
 HEAD: Final = "# Written by `python -m flux_devkit.manifests generate` from {source}. Do not edit.\n"
 
 
@@ -38,8 +47,18 @@ def files(repository: Path) -> dict[Path, str]:
     return {
         strimzi / "topics.yaml": _text(source, (each for each in brokers if each["kind"] == "KafkaTopic")),
         strimzi / "users.yaml": _text(source, (each for each in brokers if each["kind"] == "KafkaUser")),
+        repository / Path(REGISTRY).with_name("kustomization.yaml"): _config_map(repository),
         alerts / "rules.yaml": _text(RULES, [prometheus_rule(yaml.safe_load((repository / RULES).read_text()))]),
     }
+
+
+def _config_map(repository: Path) -> str:
+    """Return the kustomization that makes a ConfigMap of the registry and of every key file that it names."""
+    registry = repository / REGISTRY
+    keys = sorted(
+        issuer.jwks.name for issuer in load_registry(registry).issuers.values() if isinstance(issuer.jwks, Path)
+    )
+    return HEAD.format(source=REGISTRY) + CONFIG_MAP.format(files=", ".join([registry.name, *keys]))
 
 
 def prometheus_rule(rules: dict[str, Any]) -> Document:
