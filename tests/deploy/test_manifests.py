@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from flux_devkit.manifests.programs import JOBS, SERVICES, Program, programs
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGETS = list(rendering.targets(REPOSITORY / "deploy/k8s"))
 CHECKS = checks_for("production", REPOSITORY, None)
+WARNED = re.compile(r"warning: FLUX_TELEMETRY_OTLP_ENDPOINT is http.*\n")  # to the collector, inside the cluster
 Rendered = Callable[[str], list[Document]]
 
 
@@ -146,10 +148,9 @@ def _on_this_machine(program: Program, documents: list[Document], folder: Path) 
             target = folder / place.lstrip("/") / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
-    return {
-        key: str(folder / value.lstrip("/")) if any(value.startswith(place) for place in places) else value
-        for key, value in program.environment.items()
-    }
+            target.chmod(volume.get("secret", volume.get("projected", {})).get("defaultMode", 0o644))
+    inside = re.compile("|".join(sorted(map(re.escape, places), key=len, reverse=True)))
+    return {key: inside.sub(lambda found: f"{folder}{found[0]}", value) for key, value in program.environment.items()}
 
 
 def _files(volume: dict[str, Any], documents: list[Document]) -> dict[str, str]:
@@ -171,8 +172,8 @@ def test_a_service_finds_no_fault_in_its_settings(rendered: Rendered, service: s
     command = [sys.executable, "-m", f"flux_{service}", "check-settings"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("All settings are valid.\n")
+    assert (done.returncode, WARNED.sub("", done.stderr)) == (0, "")
+    assert "All settings are valid, for production" in done.stdout
 
 
 @pytest.mark.parametrize("job", JOBS)

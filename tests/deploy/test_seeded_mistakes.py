@@ -22,9 +22,9 @@ CHECKS = checks_for("production", REPOSITORY, CORPORA if CORPORA.is_dir() else N
 Plant = Callable[[list[Document]], Any]
 
 
-def deployment(documents: list[Document], name: str) -> dict[str, Any]:
-    """Return the pod's spec of a Deployment."""
-    spec: dict[str, Any] = named(documents, "Deployment", name)["spec"]["template"]["spec"]
+def deployment(documents: list[Document], name: str, kind: str = "Deployment") -> dict[str, Any]:
+    """Return the pod's spec of a Deployment or Job."""
+    spec: dict[str, Any] = named(documents, kind, name)["spec"]["template"]["spec"]
     return spec
 
 
@@ -40,10 +40,10 @@ def spec(documents: list[Document], kind: str, name: str) -> dict[str, Any]:
     return found
 
 
-def settings(documents: list[Document], service: str) -> dict[str, str]:
-    """Return the data of a service's own ConfigMap."""
-    name = container(documents, service)["envFrom"][-1]["configMapRef"]["name"]
-    found: dict[str, str] = named(documents, "ConfigMap", name)["data"]
+def settings(documents: list[Document], name: str, kind: str = "Deployment") -> dict[str, str]:
+    """Return the data of a service's or job's own ConfigMap."""
+    own = deployment(documents, name, kind)["containers"][0]["envFrom"][-1]["configMapRef"]["name"]
+    found: dict[str, str] = named(documents, "ConfigMap", own)["data"]
     return found
 
 
@@ -199,6 +199,7 @@ SEEDS: list[tuple[str, str, Plant]] = [
         "settings",
         lambda d: settings(d, "ingest").update(FLUX_KAFKA_SASL_USERNAME="flux-audit"),
     ),
+    ("a job of development", "production", lambda d: settings(d, "migrate", "Job").pop("FLUX_ENVIRONMENT")),
     (
         "too little time to drain",
         "drain",

@@ -111,6 +111,13 @@ def settings_findings(documents: list[Document]) -> Iterator[Finding]:
         yield from _login(program)
 
 
+def production_findings(documents: list[Document]) -> Iterator[Finding]:
+    """Yield programs that are not told that they are in production, and so accept what is fit for development alone."""
+    for program in programs(documents):
+        if program.value("FLUX_ENVIRONMENT") != "production":
+            yield Finding(program.pod.where, "FLUX_ENVIRONMENT is not production")
+
+
 def _login(program: Program) -> Iterator[Finding]:
     """Yield a login that is another's: the name, or the secret that holds its password."""
     wanted = principal_of_service(program.name)

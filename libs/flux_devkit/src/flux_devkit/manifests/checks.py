@@ -58,6 +58,8 @@ def checks_for(target: str, repository: Path, crd_schemas: Path | None) -> dict[
     checks["runbooks"] = lambda documents: alerts.runbook_findings(documents, repository)
     if crd_schemas is not None:
         checks["operators' schemas"] = lambda documents: schemas.operator_findings(documents, crd_schemas)
+    if target != "dev":
+        checks["production"] = agreement.production_findings
     if target == "production":
         checks["digests"] = hygiene.digest_findings
     elif target == "staging":
