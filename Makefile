@@ -71,6 +71,10 @@ prove-backbone: setup ## Show, with figures, that the backbone holds what it pro
 prove-trust: setup ## Show, with figures, that nobody asks in another's name and nothing stops a lane (about fifteen minutes)
 	@$(BIN)/python -m flux_devkit.prove trust $(if $(ONLY),--only "$(ONLY)")
 
+.PHONY: prove-deployment
+prove-deployment: setup ## Show, with figures, that the deployment holds what it promises (makes .flux/tools; promtool needs Go)
+	@$(BIN)/python -m flux_devkit.prove deployment
+
 .PHONY: render
 render: setup ## Write what follows from the code into deploy/k8s, and every overlay and component to .flux/rendered
 	@$(BIN)/python -m flux_devkit.manifests generate && $(BIN)/python -m flux_devkit.manifests render

@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from flux_devkit.finding import Finding, Item, report
-from flux_devkit.milestones import backbone, trust
+from flux_devkit.milestones import backbone, deployment, trust
 
-MILESTONES: Final[dict[str, dict[str, Item]]] = {"backbone": backbone.ITEMS, "trust": trust.ITEMS}
+MILESTONES: Final[dict[str, dict[str, Item]]] = {
+    "backbone": backbone.ITEMS,
+    "trust": trust.ITEMS,
+    "deployment": deployment.ITEMS,
+}
 
 
 def main() -> int:
