@@ -92,6 +92,7 @@ class Relay:
         self._renewed = self._measured = float("-inf")
         self._term = 0
         self._cursor = 0
+        self._cleared = 0  # the cursor up to which the database knows what is published
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish until `stopping`; a process without the lease waits for it.
@@ -129,6 +130,7 @@ class Relay:
                 self._wake.clear()  # before looking: a commit from here on is seen or wakes
                 published = await self._round(transport, look=not woken)
                 woken = not published and await self._rest()
+            await self._settle()
         except PublishRefused as refused:
             log.error("an event was refused", shard=self._shard, code=refused.code, error=refused.message)
             self._count("refused")
@@ -166,7 +168,7 @@ class Relay:
         and then.
         """
         await self._measure()
-        if look and not await self._anything() and self._clock.monotonic() - self._renewed < RENEW_SECONDS:
+        if look and await self._idle():
             return False
         rows = await self._number()
         if not rows:
@@ -180,10 +182,20 @@ class Relay:
             raise
         self._cursor = rows[-1]["number"]
         self._count("committed", len(rows))
-        async with self._database.transaction() as connection:
-            await self._lock(connection)
-            await self._clear(connection)
         return True
+
+    async def _idle(self) -> bool:
+        """Tell whether a transaction would find nothing to do: no rows, none to delete, no lease to renew."""
+        if self._cleared < self._cursor or self._clock.monotonic() - self._renewed >= RENEW_SECONDS:
+            return False
+        return not await self._anything()
+
+    async def _settle(self) -> None:
+        """Delete what was published last, at the end of a life that goes on nowhere else."""
+        if self._cleared < self._cursor:
+            async with self._database.transaction() as connection:
+                await self._lock(connection)
+                await self._clear(connection)
 
     async def _held(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work with Kafka, however long it takes, while the lease is renewed; raises Fenced once it is another's."""
@@ -204,8 +216,11 @@ class Relay:
             return bool(await connection.fetchval(SQL["anything"], self._shard))
 
     async def _number(self) -> list[Any]:
+        """Number what is visible, and delete what was published before: one transaction for what each batch needs."""
         async with self._database.transaction() as connection:
             await self._lock(connection)
+            if self._cleared < self._cursor:
+                await self._clear(connection)
             await connection.execute(SQL["park_followers"], self._shard)
             highest = await connection.fetchval(SQL["number"], self._shard, ROWS_MAX)
             if highest is not None:
@@ -222,6 +237,7 @@ class Relay:
     async def _clear(self, connection: Any) -> None:
         await connection.fetchval(SQL["clear"], self._shard, self._cursor)
         await connection.execute(SQL["move_cursor"], self._shard, self._term, self._cursor)
+        self._cleared = self._cursor
 
     async def _park(self, row: Any, code: str) -> None:
         log.error("outbox row parked", shard=self._shard, topic=row["topic"], agency_id=row["agency_id"], code=code)
