@@ -138,6 +138,11 @@ SEEDS: list[tuple[str, str, Plant]] = [
         "pod security",
         lambda d: deployment(d, "audit")["securityContext"].update(runAsNonRoot=False),
     ),
+    (
+        "a broker that keeps its capabilities",
+        "pod security",
+        lambda d: spec(d, "KafkaNodePool", "broker")["template"].pop("kafkaContainer"),
+    ),
     ("a missing policy edge", "network", lambda d: spec(d, "NetworkPolicy", "ingest")["egress"].pop(0)),
     ("no default-deny", "network", lambda d: without(d, "NetworkPolicy", "default-deny")),
     (

@@ -15,7 +15,7 @@ Check = Callable[[list[Document]], Iterator[Finding]]
 
 def pod_security_findings(documents: list[Document]) -> Iterator[Finding]:
     """Yield what the restricted Pod Security level forbids."""
-    for pod in pods(documents):
+    for pod in (*pods(documents), *pod_security.operated(documents)):
         yield from pod_security.findings(pod)
 
 

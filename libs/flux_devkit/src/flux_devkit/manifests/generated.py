@@ -31,15 +31,11 @@ configMapGenerator:
 HEAD: Final = "# Written by `python -m flux_devkit.manifests generate` from {source}. Do not edit.\n"
 
 
-def agencies(repository: Path) -> list[str]:
-    """Return the agencies of the registry that is deployed."""
-    return sorted(load_registry(repository / REGISTRY).agencies)
-
-
 def files(repository: Path) -> dict[Path, str]:
     """Return every generated file with its text."""
-    listed = agencies(repository)
-    own = [manifest for agency in listed for manifest in agency_manifests(agency, KAFKA)]
+    registered = load_registry(repository / REGISTRY).agencies
+    listed = sorted(registered)
+    own = [each for agency in listed for each in agency_manifests(agency, KAFKA, registered[agency].quota)]
     brokers = [*internal_topics(KAFKA), *service_users(listed, KAFKA), *own]
     strimzi = repository / "deploy/k8s/components/strimzi/generated"
     alerts = repository / "deploy/k8s/components/prometheus-operator/generated"

@@ -8,10 +8,10 @@ conformance fixtures have are all decided as they say (tests/deploy/test_pod_sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from flux_devkit.manifests.documents import Finding, Pod
+from flux_devkit.manifests.documents import Document, Finding, Pod, name_of, of_kind
 
 Spec = Mapping[str, Any]
 
@@ -52,6 +52,23 @@ def findings(pod: Pod, annotations: Mapping[str, str] | None = None) -> Iterator
     for container in pod.containers():
         for rule in CONTAINER_RULES:
             yield from (Finding(pod.where, f"{container['name']}: {what}") for what in rule(container, pod.spec))
+
+
+def operated(documents: Iterable[Document]) -> Iterator[Pod]:
+    """Yield the pods that Strimzi will make, as far as its templates say what they are: node pools and the entity operator."""
+    listed = list(documents)
+    for pool in of_kind(listed, "KafkaNodePool"):
+        yield _templated(name_of(pool), pool["spec"].get("template", {}), "kafkaContainer")
+    for kafka in of_kind(listed, "Kafka"):
+        template = kafka["spec"].get("entityOperator", {}).get("template", {})
+        yield _templated(
+            f"{name_of(kafka)} entityOperator", template, "topicOperatorContainer", "userOperatorContainer"
+        )
+
+
+def _templated(where: str, template: Spec, *containers: str) -> Pod:
+    made = [{"name": name, "securityContext": _context(template.get(name) or {})} for name in containers]
+    return Pod(where, {}, {"securityContext": _context(template.get("pod") or {}), "containers": made})
 
 
 def _context(holder: Spec) -> Spec:
