@@ -105,6 +105,14 @@ def test_every_command_of_the_client_is_one(command: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+def test_links_lead_to_files() -> None:
+    """As in the documents of `docs`, whose links test_documents.py follows."""
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", README.read_text())
+
+    assert links
+    assert [link for link in links if "://" not in link and not (README.parent / link).exists()] == []
+
+
 def test_no_command_is_of_a_kind_that_nobody_checks() -> None:
     """What stands here without a check is said: building images, waiting, tunnels, a copy, a delete."""
     verbs = "apply|create|kustomize|wait|rollout|exec|port-forward|get|logs|delete"
