@@ -16,7 +16,7 @@ from flux_common.kafka.work import WorkConsumer
 from flux_common.kernel.codes import Code
 from flux_common.observability.logging import get_logger
 from flux_common.runtime.service import Jobs, Service
-from flux_common.runtime.waiting import kafka_answers, topics_exist, wait_for
+from flux_common.runtime.waiting import ask, kafka_answers, kafka_is_there, topics_exist
 from flux_transform import together
 from flux_transform.adapters.fences import HeardFences
 from flux_transform.adapters.plan_file import PlanFiles
@@ -43,8 +43,8 @@ async def build(service: Service[TransformSettings]) -> AsyncIterator[Jobs]:
     for condition in ("fences", "group"):
         service.health.require(condition)
     registry = RegistrySource(settings.agencies.file, service.clock.now()) if settings.agencies.file else None
-    await wait_for(service.health, "kafka", kafka_answers(settings.kafka))
-    await wait_for(service.health, "topics", topics_exist(settings.kafka, TOPICS))
+    await service.wait_for("kafka", kafka_answers(settings.kafka))
+    await service.wait_for("topics", topics_exist(settings.kafka, TOPICS))
     publisher, heard = IdempotentPublisher(settings.kafka), HeardFences()
     async with ProcessWorkers(settings.work.decoders(), DEFAULT_LIMITS) as workers:
         drops = Drops(heard.fenced)
@@ -128,9 +128,10 @@ def grace_of(seconds: float) -> tuple[float, float]:
 
 
 async def watch(service: Service[TransformSettings], heard: HeardFences, consumer: WorkConsumer) -> None:
-    """Keep `/readyz` true: the fences are known and the group is joined."""
+    """Keep `/readyz` true: Kafka answers, the fences are known and the group is joined."""
     health, going = service.health, True
     while going:
+        await ask(health, "kafka", kafka_is_there(service.settings.kafka))
         for condition, met in (("fences", heard.ready.is_set()), ("group", consumer.joined)):
             if met:
                 health.ok(condition)

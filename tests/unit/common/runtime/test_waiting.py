@@ -9,10 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from flux_common.kernel.clock import FixedClock
+from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError, InvariantBroken, Unavailable
 from flux_common.runtime.health import ASSEMBLED, Health
 from flux_common.runtime.retry import Backoff
-from flux_common.runtime.waiting import SAID_AGAIN_EVERY, wait_for
+from flux_common.runtime.waiting import SAID_AGAIN_EVERY, ask, wait_for
 
 
 @pytest.fixture
@@ -73,3 +74,20 @@ async def test_the_reason_is_said_once_until_it_changes(health: Health) -> None:
         ("dependency is there", None, 16),
     ]
     assert {line["dependency"] for line in lines} == {"kafka"}
+
+
+async def test_what_is_asked_again_and_again_is_said_to_the_probes(health: Health) -> None:
+    """An answer is readiness, no answer a reason; the dependency was there once, so the process stays started."""
+
+    async def answers() -> None:
+        return None
+
+    async def does_not() -> None:
+        raise Unavailable(Code.BROKER_UNAVAILABLE, "Kafka refused a question (_TIMED_OUT)")
+
+    await ask(health, "kafka", answers())
+    there = health.ready
+    await ask(health, "kafka", does_not())
+
+    assert (there, health.started) == (True, True)
+    assert health.readyz().body["why"] == {"kafka": "BROKER_UNAVAILABLE: Kafka refused a question (_TIMED_OUT)"}

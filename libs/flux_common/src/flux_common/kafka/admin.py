@@ -92,6 +92,10 @@ class Admin:
         self._names = Names(settings.topic_prefix)
         self._client: Any = None
 
+    async def answers(self, seconds: float) -> None:
+        """Ask the cluster who it is, which needs no right. Raises Unavailable: no broker answers, or none lets us in."""
+        await self.ask(lambda client: {"cluster": client.describe_cluster(request_timeout=seconds)})
+
     async def describe(self, topics: Iterable[str]) -> dict[str, TopicFacts]:
         """Return the facts of those topics that exist and may be seen. Raises Unavailable."""
         wanted = [self._names.outward(name) for name in topics]

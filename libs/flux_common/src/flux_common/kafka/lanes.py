@@ -33,6 +33,7 @@ from aiokafka.errors import (
 from flux_common.kafka.admin import Admin
 from flux_common.kafka.figures import LaneFigures
 from flux_common.kafka.lane_work import LaneHandler, LaneLimits, LaneStore, LaneWork
+from flux_common.kafka.membership import Membership
 from flux_common.kafka.names import NOWHERE, Names
 from flux_common.kafka.owned import Owned, State
 from flux_common.kafka.starting import started, stopped
@@ -86,15 +87,15 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer: Any = None
         self._failure: BaseException | None = None
         self._ended = asyncio.Event()
-        self._started, self._rebalancing = False, True
+        self._membership = Membership(clock, settings.max_poll_interval_ms / 1000)
         self._polled = self._looked = self._committed = clock.monotonic()
 
     # What probes ask.
 
     @property
-    def started(self) -> bool:
-        """Tell whether the consumer has been started once."""
-        return self._started
+    def joined(self) -> bool:
+        """Tell whether this is a member of the group that knows its assignment (none of the Kafka partitions is one)."""
+        return self._membership.joined
 
     def lanes(self) -> list[Lane]:
         """Return the lanes that are taken now."""
@@ -120,7 +121,6 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         timeout = self._settings.request_timeout_ms / 1000
         if not await started(self._new_consumer, stopping, timeout, self._on_tick):
             return
-        self._started = True
         self._spawn(self._poll())
         self._spawn(self._watch(stopping))
         try:
@@ -151,7 +151,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         """Tell that the loop lives, mend what time mends, and end it when it is to stop."""
         while not stopping.is_set():
             now = self._clock.monotonic()
-            if self._rebalancing or now - self._polled < self._settings.max_poll_interval_ms / 1000:
+            if self._membership.rebalancing or now - self._polled < self._settings.max_poll_interval_ms / 1000:
                 self._on_tick()
             self._look_at_ignored()
             self._figures.measure(self._owned.values())
@@ -196,7 +196,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: Iterable[BrokerPartition]) -> None:
         """Let go of partitions; a batch in flight may still be applied, for the lane is ours until it is taken."""
         try:
-            self._rebalancing = True
+            self._membership.revoked()
             gone = [owned for tp in revoked if (owned := self._owned.pop(tp, None)) is not None]
             for owned in gone:
                 owned.drop()
@@ -210,7 +210,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         """Park partitions and have their lanes taken; returns at once."""
         try:
             now = self._clock.monotonic()
-            self._rebalancing = False
+            self._membership.assigned()
             self._work.advised.clear()
             self._owned = {
                 tp: Owned(self._consumer, tp, self._names.inward_partition(tp), now) for tp in sorted(assigned)

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as BrokerPartition
 from aiokafka.errors import KafkaError
 
+from flux_common.kafka.membership import Membership
 from flux_common.kafka.names import NOWHERE, Names
 from flux_common.kafka.records import received
 from flux_common.kafka.starting import started, stopped
@@ -70,14 +71,14 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._handed_out: dict[BrokerPartition, int] = {}  # under this assignment: the offset after the last one
         self._alone = self._turn = 0  # polls of one Kafka partition each that are left; whose turn it was
-        self._rebalancing = True
+        self._membership = Membership(clock, settings.max_poll_interval_ms / 1000)
         self._polled = clock.monotonic()
         self._failure: BaseException | None = None
 
     @property
     def joined(self) -> bool:
         """Tell whether this is a member of the group that knows its assignment (none of the Kafka partitions is one)."""
-        return self._consumer is not None and not self._rebalancing
+        return self._consumer is not None and self._membership.joined
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Hand out items until `stopping`; then leave the group. Commits go on working until it returns.
@@ -92,7 +93,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             while not stopping.is_set() and not poll.done() and self._failure is None:
                 if (
-                    self._rebalancing
+                    self._membership.rebalancing
                     or self._clock.monotonic() - self._polled < self._settings.max_poll_interval_ms / 1000
                 ):
                     self._on_tick()
@@ -139,7 +140,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._consumer
 
     async def _stop(self) -> None:
-        consumer, self._consumer, self._rebalancing = self._consumer, None, True
+        consumer, self._consumer = self._consumer, None
         await stopped(consumer)
 
     async def _poll(self) -> None:
@@ -189,12 +190,12 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_revoked(self, revoked: Iterable[BrokerPartition]) -> None:
         """Pass it on; returns at once."""
-        self._rebalancing = True
+        self._membership.revoked()
         self._pass_on(self._listener.revoked, revoked)
 
     def on_partitions_assigned(self, assigned: Iterable[BrokerPartition]) -> None:
         """Pass it on; returns at once."""
-        self._rebalancing = False
+        self._membership.assigned()
         self._handed_out.clear()
         self._assigned = self._pass_on(self._listener.assigned, assigned)
 

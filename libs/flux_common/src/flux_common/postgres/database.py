@@ -32,7 +32,7 @@ from flux_common.kernel.errors import Classification, FluxError, InvariantBroken
 from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.queries import Queries
-from flux_common.postgres.sqlstates import connecting, translated
+from flux_common.postgres.sqlstates import connecting, logging_in, translated
 from flux_common.settings import PostgresSettings
 
 if TYPE_CHECKING:
@@ -63,14 +63,16 @@ class Database:
         self._releasing: set[asyncio.Future[None]] = set()
 
     @classmethod
-    async def open(cls, settings: PostgresSettings, application_name: str) -> Database:
+    async def open(cls, settings: PostgresSettings, application_name: str, *, starting: bool = False) -> Database:
         """Open the pool and check the server's release.
+
+        `starting`: the process can wait for an operator, so a login that is refused is an outage, too.
 
         Raises:
             Unavailable: PostgreSQL does not answer.
             FluxError: the server lacks fixes of row-level security.
         """
-        with connecting():
+        with logging_in() if starting else connecting():
             pool = await asyncpg.create_pool(
                 **settings.asyncpg_options(application_name),
                 min_size=settings.pool_min,

@@ -9,6 +9,7 @@
 | 23 of the machinery's own tables | `InvariantBroken`: what we computed contradicts itself; no record is to blame |
 | 0A000 of a plan that a migration outdated | `Contended`: the driver has thrown the plan away, the batch is tried again |
 | the driver lost track of its connection | `Unavailable`: that is what it says when the server hangs up at the wrong moment |
+| 28, 3D000, 42501 of the connection by which a process starts | `Unavailable`: roles and secrets come when they come |
 | anything else | raised as it is: the process stops |
 
 Only what PostgreSQL and the way to it raise is translated: another error of a block, a missing file or a wrong call of
@@ -92,6 +93,10 @@ def _outage(what: str) -> Unavailable:
     )
 
 
+# Said to a login by which a process starts: the roles job has not been here yet, or the secret is not the right one yet.
+_NOT_LET_IN = ("28", "3D000", "42501")
+
+
 def _never() -> bool:
     return False
 
@@ -123,6 +128,25 @@ def connecting() -> Iterator[None]:
             yield
     except (asyncpg.InterfaceError, OSError) as problem:
         raise _outage(type(problem).__name__) from problem
+
+
+@contextmanager
+def logging_in() -> Iterator[None]:
+    """Do the same for the connection by which a process starts: what an operator will mend is an outage, too.
+
+    Later it is none: a process whose password was changed under it ends, and its successor reads the new one.
+    """
+    with connecting():
+        try:
+            yield
+        except asyncpg.PostgresError as problem:
+            if not (problem.sqlstate or "").startswith(_NOT_LET_IN):
+                raise
+            raise Unavailable(
+                Code.DATABASE_UNAVAILABLE,
+                f"PostgreSQL does not let this role in ({type(problem).__name__}): run `roles`, or mount its password",
+                classification=Classification.STORAGE,
+            ) from problem
 
 
 class KeyRaces:

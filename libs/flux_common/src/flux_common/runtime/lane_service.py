@@ -28,7 +28,7 @@ from flux_common.postgres.migrations import require_schema
 from flux_common.postgres.relay import PublishRefused, Relay
 from flux_common.runtime.retry import jitter
 from flux_common.runtime.service import Service
-from flux_common.runtime.waiting import kafka_answers, topics_exist, wait_for
+from flux_common.runtime.waiting import ask, kafka_answers, kafka_is_there, topics_exist
 from flux_common.settings import KafkaSettings, PostgresSettings, ServiceSettings
 
 WATCH_SECONDS = 2.0
@@ -109,13 +109,13 @@ def holder_name(service: str) -> str:
 async def lane_parts(service: Service[Any], topics: Iterable[str]) -> AsyncIterator[LaneParts]:
     """Open what a service with lanes needs, waiting for each thing, and close it in the end."""
     settings: LaneServiceSettings = service.settings
-    database = await wait_for(
-        service.health, "postgres", lambda: Database.open(settings.postgres, f"flux-{service.name}")
+    database = await service.wait_for(
+        "postgres", lambda: Database.open(settings.postgres, f"flux-{service.name}", starting=True)
     )
     try:
-        await wait_for(service.health, "schema", lambda: _schema(database))
-        await wait_for(service.health, "kafka", kafka_answers(settings.kafka))
-        await wait_for(service.health, "topics", topics_exist(settings.kafka, topics))
+        await service.wait_for("schema", lambda: _schema(database))
+        await service.wait_for("kafka", kafka_answers(settings.kafka))
+        await service.wait_for("topics", topics_exist(settings.kafka, topics))
         committed = Signal()
         lanes = PostgresLanes(
             database, service.name, lambda events: committed.set({shard_of(e.agency_id) for e in events})
@@ -137,21 +137,19 @@ async def _schema(database: Database) -> None:
 
 
 async def watch(parts: LaneParts) -> None:
-    """Keep `/readyz` true: PostgreSQL answers, every lane loop is in its group, no assigned lane stays untaken."""
+    """Keep `/readyz` true: PostgreSQL and Kafka answer, every group is joined, no assigned lane stays untaken."""
     health, service = parts.service.health, parts.service
-    for name in ("postgres", "lanes"):
+    for name in ("postgres", "kafka", "lanes"):
         health.require(name)
     going = True
     while going:
-        try:
-            async with asyncio.timeout(5):
-                await parts.database.ping()
-            health.ok("postgres")
-        except (FluxError, TimeoutError) as problem:
-            health.fail("postgres", str(problem) or type(problem).__name__)
+        await asyncio.gather(
+            ask(health, "postgres", parts.database.ping()),
+            ask(health, "kafka", kafka_is_there(service.settings.kafka)),
+        )
         untaken = [str(tp) for loop in parts.loops for tp, _why in loop.untaken()]
-        if untaken or not all(loop.started for loop in parts.loops):
-            health.fail("lanes", f"untaken: {', '.join(untaken[:5])}" if untaken else "consumer not started")
+        if untaken or not all(loop.joined for loop in parts.loops):
+            health.fail("lanes", f"untaken: {', '.join(untaken[:5])}" if untaken else "group not joined")
         else:
             health.ok("lanes")
         going = await service.pause(WATCH_SECONDS)

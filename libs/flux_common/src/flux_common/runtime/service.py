@@ -32,7 +32,9 @@ from flux_common.observability import metrics
 from flux_common.observability.logging import adopt_library_loggers, configure_logging, get_logger
 from flux_common.observability.tracing import configure_tracing
 from flux_common.runtime.health import ASSEMBLED, EVENT_LOOP, Health
+from flux_common.runtime.retry import Backoff
 from flux_common.runtime.routes import ops_routes
+from flux_common.runtime.waiting import Found, Probe, wait_for
 from flux_common.settings import OpsSettings, ServiceSettings, warnings_of
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -70,6 +72,11 @@ class Service(Generic[S]):
     async def pause(self, seconds: float) -> bool:
         """Wait `seconds`, or less if the process stops meanwhile; return whether to go on."""
         return await pause(self.stopping, seconds)
+
+    async def wait_for(self, dependency: str, probe: Probe[Found]) -> Found:
+        """Try `probe` until it succeeds, as `waiting.wait_for`, with the pauses of the settings."""
+        pauses = Backoff(max_s=self.settings.ops.wait_backoff_max_ms / 1000)
+        return await wait_for(self.health, dependency, probe, pauses)
 
 
 Build = Callable[[Service[S]], AbstractAsyncContextManager[Jobs]]

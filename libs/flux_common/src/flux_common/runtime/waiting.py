@@ -15,6 +15,7 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from flux_common.kafka.admin import Admin
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Classification, FluxError, Unavailable
 from flux_common.observability import metrics
@@ -27,6 +28,8 @@ Found = TypeVar("Found")
 Probe = Callable[[], Awaitable[Found]]
 
 SAID_AGAIN_EVERY: Final = 12
+KAFKA_SECONDS: Final = 3.0  # how long a broker may take to say that it is there
+ASK_SECONDS: Final = 5.0
 
 log = get_logger(__name__)
 
@@ -54,6 +57,22 @@ async def wait_for(health: Health, dependency: str, probe: Probe[Found], backoff
             health.ok(dependency)
             log.info("dependency is there", dependency=dependency, tries=pauses.tries + 1)
             return found
+
+
+async def ask(health: Health, dependency: str, asking: Awaitable[object]) -> None:
+    """Say in `health` whether `dependency` answers now; for probes, which ask nobody themselves."""
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            await asking
+    except (FluxError, TimeoutError) as problem:
+        health.fail(dependency, _reason(problem))
+    else:
+        health.ok(dependency)
+
+
+def kafka_is_there(settings: KafkaSettings) -> Awaitable[None]:
+    """Ask Kafka by the process's standing connection whether it is there; a login for each look would cost it more."""
+    return Admin.of(settings).answers(KAFKA_SECONDS)
 
 
 def kafka_answers(settings: KafkaSettings) -> Probe[None]:

@@ -1,0 +1,41 @@
+"""Whether a consumer is a member of its group, as probes understand it.
+
+A rebalance is part of a member's life: another one came or went, the assignment is being made anew, and work goes on in
+a moment. It must not flip readiness, or every scaling step would. One that does not end is another matter.
+
+| state | rebalancing | joined |
+|---|---|---|
+| new: no assignment yet | yes | no |
+| member, with an assignment (an empty one is one) | no | yes |
+| rebalancing | yes | yes, for `patience_s`; then no |
+"""
+
+from __future__ import annotations
+
+from flux_common.kernel.clock import Clock
+
+
+class Membership:
+    """Told by the consumer's listener; asked by the loop and by probes."""
+
+    def __init__(self, clock: Clock, patience_s: float) -> None:
+        self._clock, self._patience_s = clock, patience_s
+        self._revoked: float | None = None
+        self.rebalancing = True
+
+    def revoked(self) -> None:
+        """Hear that a rebalance has begun."""
+        if not self.rebalancing:
+            self._revoked = self._clock.monotonic()
+        self.rebalancing = True
+
+    def assigned(self) -> None:
+        """Hear that there is an assignment."""
+        self.rebalancing = False
+
+    @property
+    def joined(self) -> bool:
+        """Tell whether this is a member that knows its assignment, or did until a moment ago."""
+        if not self.rebalancing:
+            return True
+        return self._revoked is not None and self._clock.monotonic() - self._revoked < self._patience_s
