@@ -24,6 +24,7 @@ from flux_common.settings import KafkaSettings, PostgresSettings
 from flux_devkit.plugin import Database as EmptyDatabase
 from flux_devkit.plugin import PostgresServer
 
+AGENCIES = ("nasa", "national-archives", "library-of-congress")
 NOBODY = "127.0.0.1:1"
 ABSENT = {"FLUX_POSTGRES_DSN": f"postgresql://flux_migrate@{NOBODY}/flux"}
 
@@ -104,7 +105,7 @@ async def test_the_topics_of_every_registered_agency_are_made_once(
         "FLUX_TOPICS_DEVELOPMENT": "true",
     }
     first, second = [await _run("topics", **environment) for _ in range(2)]
-    wanted = {t.of(agency) for t in TOPICS for agency in ("nasa", "national-archives", "library-of-congress")}
+    wanted = {t.of(agency) for t in TOPICS for agency in AGENCIES}
     present = await topic_facts(KafkaSettings(bootstrap=kafka_bootstrap, topic_prefix=topic_prefix), wanted)
 
     assert [first.code, second.code] == [0, 0]
@@ -165,6 +166,32 @@ async def test_an_agency_with_too_long_a_name_gets_no_login(database: EmptyDatab
     """A name of PostgreSQL ends at 63 characters, and two logins must never become one."""
     with pytest.raises(FluxError, match="51"):
         await create_roles(database.dsn, {}, agencies=["a" * 52])
+
+
+async def test_jobs_that_run_twice_at_once_do_everything_once(
+    empty_database: EmptyDatabase, passwords: Path, kafka_bootstrap: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Two orchestrators, or one that lost count: all end with 0, everything is there, and nothing was made by both."""
+    await create_roles(empty_database.dsn, {})
+    migrator = {
+        "FLUX_POSTGRES_DSN": empty_database.dsn_as("flux_migrate", "").replace("flux_migrate:@", "flux_migrate@"),
+        "FLUX_POSTGRES_PASSWORD_FILE": str(passwords / "flux_migrate"),
+    }
+    maker = {
+        "FLUX_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "FLUX_TOPIC_PREFIX": topic_prefix,
+        "FLUX_AGENCIES_FILE": str(write_development_registry(tmp_path)),
+        "FLUX_TOPICS_DEVELOPMENT": "true",
+    }
+    ended = await asyncio.gather(*(_run(job, **env) for job, env in (("migrate", migrator), ("topics", maker)) * 2))
+    applied = [name for run in (ended[0], ended[2]) for name in run.log[-1]["applied"]]
+    created = [set(run.log[-1]["created"]) for run in (ended[1], ended[3])]
+    wanted = {t.of(agency) for t in TOPICS for agency in AGENCIES}
+    present = await topic_facts(KafkaSettings(bootstrap=kafka_bootstrap, topic_prefix=topic_prefix), wanted)
+
+    assert [run.code for run in ended] == [0, 0, 0, 0]
+    assert sorted(applied) == [m.name for m in migrations()]
+    assert (set(present), created[0] & created[1]) == (wanted, set())
 
 
 async def test_a_job_that_cannot_be_done_ends_with_1() -> None:

@@ -10,6 +10,7 @@ A service that is started again keeps its port.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import sys
 import time
@@ -91,12 +92,22 @@ class Service:
 
     def probe(self, path: str, timeout_seconds: float = 2.0) -> int | None:
         """The HTTP status of a path on the operations port; None without an answer in time."""
+        return self._get(path, timeout_seconds)[0]
+
+    def why(self, path: str, timeout_seconds: float = 2.0) -> tuple[int | None, dict[str, str]]:
+        """A probe's status, and its reasons by what is missing; None and none without an answer in time."""
+        status, body = self._get(path, timeout_seconds)
+        reasons: dict[str, str] = json.loads(body)["why"] if status is not None else {}
+        return status, reasons
+
+    def _get(self, path: str, timeout_seconds: float) -> tuple[int | None, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.ops_port, timeout=timeout_seconds)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read()
         except (OSError, http.client.HTTPException):
-            return None
+            return None, b""
         finally:
             connection.close()
 
