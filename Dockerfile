@@ -7,26 +7,26 @@ ARG SERVICE
 # --- Build: everything that is needed to make .venv, and nothing of it is kept. ---------------------------------------
 FROM ${PYTHON_IMAGE} AS build
 ARG SERVICE
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 RUN test -n "${SERVICE}" || { echo "name the service: --build-arg SERVICE=ingest|checkpoint|transform|audit" >&2; exit 1; }
 
 # uv itself, by hash.
 COPY requirements/bootstrap.lock requirements/bootstrap.lock
-RUN python -m pip install --no-cache-dir --require-hashes -r requirements/bootstrap.lock && python -m venv --without-pip /app/.venv
+RUN python -m pip install --require-hashes -r requirements/bootstrap.lock && python -m venv --without-pip /app/.venv
 
 # The dependencies, by hash: a layer of their own, which a change of the source leaves alone.
 COPY requirements/${SERVICE}.lock requirements/service.lock
-RUN uv pip sync --no-cache --python /app/.venv/bin/python --require-hashes requirements/service.lock
+RUN uv pip sync --python /app/.venv/bin/python --require-hashes requirements/service.lock
 
 # The source, as wheels; what builds them is pinned by hash too.
 COPY requirements/dev.lock requirements/dev.lock
 COPY libs/flux_common libs/flux_common
 COPY services/${SERVICE} services/${SERVICE}
 RUN for source in libs/flux_common "services/${SERVICE}"; do \
-        uv build --no-cache --quiet --wheel --require-hashes --build-constraints requirements/dev.lock --out-dir wheels "${source}" || exit 1; \
+        uv build --quiet --wheel --require-hashes --build-constraints requirements/dev.lock --out-dir wheels "${source}" || exit 1; \
     done \
-    && uv pip install --no-cache --python /app/.venv/bin/python --no-deps --no-index wheels/*.whl
+    && uv pip install --python /app/.venv/bin/python --no-deps --no-index wheels/*.whl
 
 # --- The image: a Python, and .venv. ----------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS runtime

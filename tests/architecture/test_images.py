@@ -12,31 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from flux_devkit.images import instructions
+
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "Dockerfile").read_text()
+READ = list(instructions((ROOT / "Dockerfile").read_text()))
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
 SHIPPED = ["libs/flux_common", *(f"services/{service}" for service in SERVICES)]
 
 
-def _instructions() -> list[tuple[str, str, str]]:
-    """Return (stage, instruction, arguments) of each instruction, lines joined."""
-    found, stage = [], ""
-    joined = re.sub(r"\\\n\s*", "", re.sub(r"^\s*#.*\n", "", TEXT, flags=re.M))
-    for line in filter(None, map(str.strip, joined.splitlines())):
-        word, _, rest = line.partition(" ")
-        if word == "FROM":
-            stage = rest.partition(" AS ")[2]
-        found.append((stage, word, rest))
-    return found
-
-
 def _of(stage: str, word: str) -> list[str]:
-    return [rest for where, instruction, rest in _instructions() if (where, instruction) == (stage, word)]
+    return [each.rest for each in READ if (each.stage, each.word) == (stage, word)]
 
 
 def test_every_service_has_an_entry_point_in_exec_form() -> None:
     """Each service's stage runs `python -m flux_<service>` without a shell, so that signals reach the process."""
-    entries = {stage: rest for stage, word, rest in _instructions() if word == "ENTRYPOINT"}
+    entries = {each.stage: each.rest for each in READ if each.word == "ENTRYPOINT"}
 
     assert entries == {f"run-{service}": f'["python", "-m", "flux_{service}"]' for service in SERVICES}
     assert _of("service", "FROM") == ["run-${SERVICE} AS service"]
@@ -63,7 +53,7 @@ def test_everything_that_is_installed_is_pinned_by_hash() -> None:
 
 def test_dependencies_are_a_layer_before_the_source() -> None:
     """A change of the source leaves the layer of the dependencies alone."""
-    order = [f"{word} {rest}" for stage, word, rest in _instructions() if stage == "build"]
+    order = [f"{each.word} {each.rest}" for each in READ if each.stage == "build"]
     synced = next(i for i, line in enumerate(order) if "pip sync" in line)
     sources = [i for i, line in enumerate(order) if line.startswith("COPY") and re.search("libs|services", line)]
 
