@@ -10,6 +10,7 @@ from typing import Final
 from flux_devkit.finding import Finding, Item
 from flux_devkit.home import find_checkout
 from flux_devkit.manifests import rendering, tools
+from flux_devkit.milestones import running
 from flux_devkit.suites import passing
 
 
@@ -49,4 +50,5 @@ ITEMS: Final[dict[str, Item]] = {
     "dockerfile": judged("hadolint", "no complaint", tools.dockerfile),
     "compose": judged("compose.yaml keeps the schema of the compose specification", "exit 0", tools.compose),
     "images": passing("the image's steps, done without an engine", "tests/architecture/test_images.py"),
+    **running.ITEMS,
 }
