@@ -54,7 +54,11 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
             hurry,
             settings.intake.limits(),
         )
-        limits = LaneLimits(records_max=settings.intake.batch_records_max, concurrency=settings.intake.lanes_at_once)
+        limits = LaneLimits(
+            records_max=settings.intake.batch_records_max,
+            concurrency=settings.intake.lanes_at_once,
+            topics_take_turns=True,  # a topic is an agency's, and an agency's lanes wait for one lock
+        )
         parts.add_lanes(
             catalogue.INGEST_REQUESTS,
             handler,

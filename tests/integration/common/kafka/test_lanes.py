@@ -427,6 +427,35 @@ async def test_a_slow_handler_neither_loses_the_membership_nor_a_record(
     assert ticks >= 3
 
 
+@pytest.mark.parametrize(("turns", "others"), [(True, 1), (False, 0)])
+async def test_a_busy_topic_leaves_places_to_others(
+    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until, turns: bool, others: int
+) -> None:
+    """Lanes of one topic take turns, so two places are enough for the neighbour of two lanes that are stuck."""
+    busy, quiet = await create_topic("busy", 2), await create_topic("quiet")
+    apply, release = store.apply, asyncio.Event()
+
+    async def stuck(batch: LaneBatch) -> None:
+        if batch.lane.tp.topic == busy:
+            await release.wait()
+        await apply(batch)
+
+    store.apply = stuck
+    limits = LaneLimits(records_max=200, concurrency=2, topics_take_turns=turns)
+    async with running(f"{busy}|{quiet}", limits=limits):
+        await until(lambda: asyncio.sleep(0, len(store.taken) == 3))
+        for partition in (0, 1):
+            await send(settings, busy, [b"busy"], partition)
+        await asyncio.sleep(1)
+        await send(settings, quiet, [b"quiet"])
+        await asyncio.sleep(1)
+        meanwhile = len(await effects(store))
+        release.set()
+        await until(at_least(store, 3))
+
+    assert meanwhile == others
+
+
 async def test_the_groups_offsets_follow_the_lanes(
     settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
 ) -> None:

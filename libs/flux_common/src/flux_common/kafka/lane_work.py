@@ -7,8 +7,9 @@ The failure table of docs/semantics.md is `LaneWork.judge` and nowhere else. One
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -67,6 +68,7 @@ class LaneLimits:
 
     records_max: int = 5_000  # in one batch, and fetched ahead of it
     concurrency: int = 4  # lanes at the database at once; below the pool's size
+    topics_take_turns: bool = False  # one lane of a topic at a time: where they would wait for one lock, holding slots
     revoke_wait_s: float = 10.0  # how long a rebalance waits for batches in flight
     drain_s: float = 25.0  # the same at the end
     untaken_alert_s: float = 60.0
@@ -88,6 +90,7 @@ class LaneWork:
         self._store, self._handler, self._admin, self._limits = store, handler, admin, limits
         self._clock, self._jitter, self._spawn = clock, jitter, spawn
         self._slots = asyncio.Semaphore(limits.concurrency)
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.advised: dict[BrokerPartition, int] = {}  # what the group is to be told
 
     # Taking.
@@ -133,7 +136,7 @@ class LaneWork:
         """Apply what is buffered of one lane, batch after batch."""
         try:
             while owned.buffer and owned.state is State.READY:
-                async with self._slots:
+                async with self._turn(owned), self._slots:
                     records = owned.next_records(self._limits.records_max)
                     if records:
                         await self._work_batch(owned, records)
@@ -141,6 +144,9 @@ class LaneWork:
             self.judge(owned, problem)
         finally:
             owned.task = None
+
+    def _turn(self, owned: Owned) -> AbstractAsyncContextManager[Any]:
+        return self._turns[owned.tp.topic] if self._limits.topics_take_turns else nullcontext()
 
     async def _work_batch(self, owned: Owned, records: list[Received]) -> None:
         begun = self._clock.monotonic()
