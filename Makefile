@@ -72,8 +72,8 @@ prove-trust: setup ## Show, with figures, that nobody asks in another's name and
 	@$(BIN)/python -m flux_devkit.prove trust $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: prove-deployment
-prove-deployment: setup ## Show, with figures, that the deployment holds what it promises (makes .flux/tools; promtool needs Go)
-	@$(BIN)/python -m flux_devkit.prove deployment
+prove-deployment: setup ## Show, with figures, that the deployment holds what it promises (about forty minutes; promtool needs Go)
+	@$(BIN)/python -m flux_devkit.prove deployment $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: render
 render: setup ## Write what follows from the code into deploy/k8s, and every overlay and component to .flux/rendered

@@ -6,6 +6,7 @@ whether the process was still named in its groups when it had ended (one that wa
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -56,7 +57,7 @@ def stop_watched(installation: Installation, service: Service) -> Stop:
 
 def members(installation: Installation, service: str) -> dict[str, int]:
     """Return how many members each group of a service has."""
-    client = AdminClient(installation.kafka().confluent_options())
+    client = AdminClient(installation.kafka().confluent_options(), logger=logging.getLogger(__name__))
     named = {installation.topic_prefix + g.name: g.purpose for g in GROUPS if g.service == service}
     answers = client.describe_consumer_groups(list(named), request_timeout=ASK_SECONDS)
     return {named[group]: len(answer.result(ASK_SECONDS).members) for group, answer in answers.items()}
