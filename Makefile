@@ -79,6 +79,10 @@ prove-deployment: setup ## Show, with figures, that the deployment holds what it
 render: setup ## Write what follows from the code into deploy/k8s, and every overlay and component to .flux/rendered
 	@$(BIN)/python -m flux_devkit.manifests generate && $(BIN)/python -m flux_devkit.manifests render
 
+.PHONY: agency
+agency: setup ## Add an agency to deploy/k8s: entry, topics, login, quota (make agency ARGS='esa --name … --issuer …'; see deploy/k8s)
+	@$(BIN)/flux-etl agencies add $(ARGS) --agencies deploy/k8s/registry/agencies.yaml && $(BIN)/python -m flux_devkit.manifests generate
+
 .PHONY: schema-sql
 schema-sql: setup ## Write schema.sql, where the migrations lead, from a database that was just migrated
 	@$(BIN)/python -m flux_devkit.schema_sql

@@ -105,6 +105,17 @@ def test_every_command_of_the_client_is_one(command: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("make ")])
+def test_every_target_is_commands_that_are_there(command: str) -> None:
+    """What make would run is a command of the client with its options, and then a module of the kit."""
+    done = subprocess.run(["make", "-n", *words(command)[1:]], cwd=REPOSITORY, capture_output=True, text=True)
+    client, _, generate = done.stdout.strip().splitlines()[-1].partition(" && ")
+    result = CliRunner().invoke(app, [*words(client)[1:], "--help"])
+
+    assert (words(client)[0], result.exit_code) == (".venv/bin/flux-etl", 0)
+    assert generate == ".venv/bin/python -m flux_devkit.manifests generate"
+
+
 def test_links_lead_to_files() -> None:
     """As in the documents of `docs`, whose links test_documents.py follows."""
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", README.read_text())
@@ -116,7 +127,7 @@ def test_links_lead_to_files() -> None:
 def test_no_command_is_of_a_kind_that_nobody_checks() -> None:
     """What stands here without a check is said: building images, waiting, tunnels, a copy, a delete."""
     verbs = "apply|create|kustomize|wait|rollout|exec|port-forward|get|logs|delete"
-    known = rf"for service in .* docker build|\.venv/bin/|kubectl( -n flux-etl)? ({verbs}) |tar |export |echo "
+    known = rf"make |for service in .* docker build|\.venv/bin/|kubectl( -n flux-etl)? ({verbs}) |tar |export |echo "
 
     assert [each for each in COMMANDS if not re.match(known, each)] == []
     assert len(COMMANDS) > 25
