@@ -17,7 +17,7 @@ PROBES: Final = "tests/e2e/test_probes.py"
 
 ITEMS: Final[dict[str, Item]] = {
     "environments": environments,
-    "start": passing(
+    "waiting": passing(
         "started before database, roles, schema, Kafka or topics: waits, says for what, becomes ready",
         f"{PROBES}::test_a_service_waits_for_what_is_not_there_and_says_so",
     ),
