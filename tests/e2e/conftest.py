@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from flux_client.development import EXAMPLE_AGENCIES
 from flux_devkit.flux import Flux
 from flux_devkit.installation import SERVICES, Installation
 from flux_devkit.oracle import examine
@@ -14,6 +16,7 @@ from flux_devkit.plugin import ROLE_PASSWORD, PostgresServer
 from flux_devkit.servers import Servers
 from flux_devkit.sessions import TestSession
 
+STRICT = "national-archives"  # requires audit
 QUICK = {"FLUX_DISPATCH_BACKOFF_MIN_S": "0.2", "FLUX_DISPATCH_STALL_AFTER_S": "20"}
 
 
@@ -29,6 +32,7 @@ def running_flux(kafka_bootstrap: str, postgres_server: PostgresServer, flux_ses
         folder=folder / "data",
         database=f"e2e_{secrets.token_hex(6)}",
         topic_prefix=f"e{secrets.token_hex(3)}.",
+        agencies=[replace(one, audit_required=one.agency_id == STRICT) for one in EXAMPLE_AGENCIES],
         overrides={**traces, "checkpoint": traces["checkpoint"] | QUICK},
     )
     with Flux(installation, folder / "logs") as running:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from flux_audit.domain.merkle import Frontier, append, leaf_hash
 from flux_audit.domain.tree_head import read_note
 from flux_client.keys import ensure_key, private_key_path
 from flux_client.verifier import Trust, verify_receipt
-from flux_common.contracts.catalogue import RECEIPTS, TREE_HEADS
-from flux_common.contracts.facts import AuditSealed, TreeHeadSigned
+from flux_common.contracts.catalogue import AUDIT, RECEIPTS, TREE_HEADS
+from flux_common.contracts.facts import AuditSealed, LaneWatermark, TreeHeadSigned
 from flux_common.kafka.admin import create_topics
-from flux_common.kafka.follow import TopicFollower
+from flux_common.kafka.follow import TopicFollower, hear_topic
 from flux_common.kafka.publisher import IdempotentPublisher
+from flux_common.kernel.positions import Received
 from flux_common.settings import KafkaSettings, PostgresSettings
 from flux_devkit.plugin import Database
 from flux_devkit.services import Service, ServiceOptions
@@ -149,6 +151,26 @@ async def test_facts_in_receipts_out(site: Site) -> None:
     )
     assert {read_note(receipt.tree_head)[0].root.hex() for receipt in receipts} <= {head.root for head in heads}
     assert status == 0, site.service.log.read_text()
+
+
+async def test_lanes_on_which_nothing_comes_say_again_and_again_that_they_are_sealed(site: Site) -> None:
+    """A quiet lane, even one that never had a record, does not look as if it lagged: its watermark moves with time."""
+    said: dict[int, list[datetime]] = defaultdict(list)
+    twice = asyncio.Event()
+
+    def hear(records: Sequence[Received]) -> None:
+        for record in records:
+            word = LaneWatermark.model_validate_json(record.value or b"")
+            said[word.kafka_partition].append(datetime.fromisoformat(word.watermark))
+        if len(said) == AUDIT.kafka_partitions and all(len(words) > 1 for words in said.values()):
+            twice.set()
+
+    await asyncio.to_thread(site.service.start)
+    async with asyncio.timeout(60):
+        await hear_topic(site.kafka, TREE_HEADS.name, hear, twice)
+
+    assert sorted(said) == list(range(AUDIT.kafka_partitions))
+    assert all(words == sorted(set(words)) for words in said.values())
 
 
 @pytest.mark.slow

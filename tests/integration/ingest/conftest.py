@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from flux_client.development import AUDIENCE, DevelopmentAgency, write_development_registry
 from flux_client.keys import TokenClaims, load_key, mint_token, private_key_path
 from flux_common.auth import Trust, load_trust
+from flux_common.contracts.catalogue import AUDIT
 from flux_common.kernel.clock import FixedClock
 from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
 from flux_common.postgres.database import Database
@@ -23,7 +24,9 @@ from flux_common.postgres.lanes import PostgresLanes
 from flux_common.settings import PostgresSettings
 from flux_devkit.plugin import Database as TestDatabase
 from flux_ingest.adapters.decisions import PostgresDecisions
+from flux_ingest.domain.seals import Seals
 from flux_ingest.handlers.requests import RequestsHandler
+from flux_ingest.handlers.sealing import SealGate
 from flux_ingest.ports import DecisionStore
 
 AGENCIES = (
@@ -125,6 +128,7 @@ class Bench:
     handler: RequestsHandler = field(init=False)
     taken: dict[TopicPartition, Lane] = field(default_factory=dict)
     unknown_keys: list[str] = field(default_factory=list)
+    seals: Seals = field(default_factory=lambda: Seals(AUDIT.kafka_partitions))
 
     def __post_init__(self) -> None:
         self.lanes = PostgresLanes(self.database, "ingest")
@@ -133,6 +137,7 @@ class Bench:
             _open_store,
             lambda: self.trust,
             FixedClock(datetime.now(UTC)),
+            SealGate(self.seals, timedelta(seconds=30)),
             self.unknown_keys.append,
         )
 

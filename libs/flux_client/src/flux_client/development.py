@@ -37,6 +37,7 @@ class DevelopmentAgency:
     rejects_per_minute: int | None = None
     jwks_url: str | None = None
     algorithms: Sequence[DevelopmentAlgorithm] = ()
+    audit_required: bool = False
 
     @property
     def iss(self) -> str:
@@ -89,6 +90,7 @@ def _entry(
         "issuers": {agency.iss: issuer},
         "binding_required": agency.binding_required,
         "reuse_unbound_tokens": agency.reuse_unbound_tokens,
+        "audit_required": agency.audit_required,
         "source_prefixes": ["memory:///", f"{beside}/archives/{agency.agency_id}/", *sources],
         "destination_prefixes": ["memory:///", f"{beside}/datasets/{agency.agency_id}/", *destinations],
     }

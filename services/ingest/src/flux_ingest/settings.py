@@ -19,7 +19,8 @@ from flux_common.settings.sections import FilePathOrNone, Milliseconds
 class IntakeSettings(Section):
     """How ingest works its lanes, how soon it sees a change of the registry, and how much of a record it reads.
 
-    A body is passed on inside an event of at most 512 KiB, and its reader is recursive: hence the upper bounds.
+    A body is passed on inside an event of at most 512 KiB, and its reader is recursive: hence the upper bounds. What is
+    known of the seal of a quiet log is up to 16 s old: hence the lower bound of `seal_lag_max_s`.
     """
 
     model_config = SettingsConfigDict(env_prefix="FLUX_INTAKE_")
@@ -28,6 +29,9 @@ class IntakeSettings(Section):
     lanes_at_once: int = Field(4, ge=1, description="Lanes worked at the same time; below FLUX_POSTGRES_POOL_MAX")
     registry_refresh_ms: int = Field(5_000, gt=0, description="How often registry and key files are looked at")
     uses_expiry_ms: int = Field(600_000, gt=0, description="How often single uses of dead tokens are forgotten")
+    seal_lag_max_s: int = Field(
+        30, ge=20, description="How far behind its seal may be before an agency with audit_required waits"
+    )
     value_bytes_max: int = Field(STANDARD.value_bytes_max, ge=1_024, le=393_216, description="Bytes of a body")
     depth_max: int = Field(STANDARD.depth_max, ge=8, le=128, description="Levels of a body")
     tokens_max: int = Field(STANDARD.tokens_max, ge=256, le=65_536, description="JSON tokens of a body")

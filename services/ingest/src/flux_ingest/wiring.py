@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
 from flux_common.auth import Refresh, RegistrySource
@@ -20,8 +21,11 @@ from flux_common.runtime.key_refresh import KeyRefresher
 from flux_common.runtime.lane_service import lane_parts
 from flux_common.runtime.service import Jobs, Service
 from flux_ingest.adapters.decisions import PostgresDecisions
+from flux_ingest.adapters.watermarks import HeardWatermarks
+from flux_ingest.domain.seals import Seals
 from flux_ingest.handlers.expiry import UsesExpiry
 from flux_ingest.handlers.requests import TOPICS, RequestsHandler, agency_of
+from flux_ingest.handlers.sealing import SealGate
 from flux_ingest.ports import DecisionStore
 from flux_ingest.settings import IngestSettings
 
@@ -45,12 +49,14 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
         unknown_key.set()
         refresher.hurry(iss)
 
+    seals = Seals(catalogue.AUDIT.kafka_partitions)
     async with lane_parts(service, WRITTEN) as parts:
         handler = RequestsHandler(
             parts.lanes,
             open_store,
             lambda: source.trust,
             service.clock,
+            SealGate(seals, timedelta(seconds=settings.intake.seal_lag_max_s)),
             hurry,
             settings.intake.limits(),
         )
@@ -68,6 +74,7 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
             watermarks=False,
         )
         parts.add_relays()
+        parts.jobs["seals"] = HeardWatermarks(seals).follow(settings.kafka, service.stopping)
         parts.jobs["registry"] = keep_current(service, source, unknown_key)
         parts.jobs["keys"] = refresher.run(service.pause)
         expiry = UsesExpiry(parts.database, PostgresDecisions, service.clock)

@@ -10,7 +10,7 @@ of a key are superseded by newer ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from aiokafka import AIOKafkaConsumer
@@ -21,7 +21,7 @@ from flux_common.kafka.admin import Admin
 from flux_common.kafka.errors import unavailable
 from flux_common.kafka.names import Names
 from flux_common.kafka.records import received
-from flux_common.kafka.starting import stopped
+from flux_common.kafka.starting import stopped, unless
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
 from flux_common.kernel.positions import Received, TopicPartition
@@ -35,6 +35,48 @@ RECORDS_MAX: Final = 1_000
 OPEN_SECONDS: Final = 30.0
 
 Start = Literal["beginning", "end"] | Mapping[TopicPartition, int]
+
+
+async def hear_topic(
+    settings: KafkaSettings,
+    topic: str,
+    hear: Callable[[Sequence[Received]], None],
+    stopping: asyncio.Event,
+    *,
+    at_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Give `hear` all records of a topic, from the log start and on, until `stopping`; an outage only delays it.
+
+    `at_end` is called when everything is heard that there was at the beginning. A broker that is silent may keep any step
+    waiting, but nobody from stopping.
+    """
+    await unless(stopping, _hear_for_ever(settings, topic, hear, at_end))
+
+
+async def _hear_for_ever(
+    settings: KafkaSettings, topic: str, hear: Callable[[Sequence[Received]], None], at_end: Callable[[], None]
+) -> None:
+    goes_on: dict[TopicPartition, int] = {}
+    while True:
+        follower = TopicFollower(settings, [topic], start=goes_on)
+        try:
+            await follower.open()
+            async for records in follower.to_end():
+                hear(records)
+                goes_on |= _behind(records)
+            at_end()
+            async for records in follower.follow():
+                hear(records)
+                goes_on |= _behind(records)
+        except Unavailable as problem:
+            log.warning("topic is not heard", topic=topic, code=problem.code, error=problem.message)
+            await asyncio.sleep(problem.retry_in)
+        finally:
+            await follower.close()
+
+
+def _behind(records: Sequence[Received]) -> dict[TopicPartition, int]:
+    return {record.position.tp: record.position.offset + 1 for record in records[-1:]}
 
 
 class TopicFollower:

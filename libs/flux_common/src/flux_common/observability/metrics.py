@@ -90,6 +90,14 @@ keys_age_seconds = _gauge("flux_keys_age_seconds", "Age of an issuer's keys.", "
 key_fetches = _counter(
     "flux_key_fetches_total", "Fetches of key sets: changed, same, refused, failed.", "issuer", "outcome"
 )
+intake_held = _counter(
+    "flux_intake_held_total", "Batches that had to wait because the seal of the agency's facts lags.", "agency_id"
+)
+seal_watermark = _gauge(
+    "flux_seal_watermark_timestamp_seconds",
+    "Up to when the facts of an audit lane are sealed, as ingest hears it (Unix time).",
+    "kafka_partition",
+)
 
 # Checkpoint.
 progress_reports = _counter(

@@ -1,8 +1,9 @@
 """The requests lane: each record becomes one decision, and each batch one commit.
 
 Tokens are proven and bodies read before the transaction begins, for that takes longer than the database may wait. Inside
-it: lock the agency, look up what its records touch, decide (a pure fold), brake a flood of refusals, write. What was read
-does not depend on what is looked up, so nothing is read twice. A record that the database refuses is a dead letter of its own.
+it: let the agency wait if its seal lags, lock the agency, look up what its records touch, decide (a pure fold), brake a
+flood of refusals, write. What was read does not depend on what is looked up, so nothing is read twice. A record that the
+database refuses is a dead letter of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Flooded, 
 from flux_ingest.handlers.events import Telling
 from flux_ingest.handlers.flooding import of_the_flood
 from flux_ingest.handlers.reading import OnUnknownKey, Reader, Reading
+from flux_ingest.handlers.sealing import SealGate
 from flux_ingest.ports import DecisionStore
 
 log = get_logger(__name__)
@@ -51,8 +53,8 @@ def agency_of(topic: str) -> str | None:
 class RequestsHandler:
     """Applies batches of the requests lanes.
 
-    `trust` returns the registry and keys of the moment. `on_unknown_key` hears of an issuer that a token names a key of
-    it that is not known here: perhaps it has a new one.
+    `trust` returns the registry and keys of the moment. `gate` has an agency wait for its seal.
+    `on_unknown_key` hears of an issuer that a token names a key of it that is not known here: perhaps it has a new one.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class RequestsHandler:
         open_store: OpenStore,
         trust: Callable[[], Trust],
         clock: Clock,
+        gate: SealGate,
         on_unknown_key: OnUnknownKey = lambda _iss: None,
         limits: IntakeLimits = STANDARD,
     ) -> None:
@@ -68,6 +71,7 @@ class RequestsHandler:
         self._open_store = open_store
         self._trust = trust
         self._clock = clock
+        self._gate = gate
         self._on_unknown_key = on_unknown_key
         self._limits = limits
         self._memory = VerifiedTokens()
@@ -78,6 +82,7 @@ class RequestsHandler:
         agency = _registered(batch, trust)
         readings = await self._read(batch, agency, trust)
         async with self._lanes.advance(batch, {agency.agency_id}) as advance:
+            self._gate.check(agency, advance.now)
             store = self._open_store(advance, agency.agency_id)
             await store.lock()
             findings = [reading.finding for reading in readings]
@@ -93,6 +98,7 @@ class RequestsHandler:
         record = batch.records[0]
         put_aside = DeadLettered(record.position, Code[problem.code])
         async with self._lanes.advance(batch, {agency.agency_id}) as advance:
+            self._gate.check(agency, advance.now)
             _tell(advance, agency, [Reading(record, put_aside)], [put_aside])
         self._report(batch, agency, [put_aside])
 

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from flux_common.contracts import catalogue
 from flux_common.contracts.envelope import read_body
 from flux_common.contracts.work import WorkFenced
-from flux_common.kafka.follow import TopicFollower
-from flux_common.kernel.errors import InvalidMessage, Unavailable
+from flux_common.kafka.follow import hear_topic
+from flux_common.kernel.errors import InvalidMessage
 from flux_common.kernel.ids import item_name
 from flux_common.kernel.positions import Received
 from flux_common.observability.logging import get_logger
 from flux_common.settings import KafkaSettings
-from flux_transform import together
 from flux_transform.domain.items import Item
 
 log = get_logger(__name__)
@@ -58,29 +57,5 @@ class HeardFences:
             self._least.popitem(last=False)
 
     async def follow(self, settings: KafkaSettings, stopping: asyncio.Event) -> None:
-        """Read the topic to its end, then on, until `stopping`; begins anew when Kafka does not answer."""
-        listening = asyncio.create_task(self._listen(settings))
-        stopped = asyncio.create_task(stopping.wait())
-        try:
-            await asyncio.wait({listening, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if listening.done():
-                listening.result()
-        finally:
-            await together.stop([listening, stopped])
-
-    async def _listen(self, settings: KafkaSettings) -> None:
-        """Follow the topic for ever; a broker that is silent may keep any step of it waiting."""
-        while True:
-            follower = TopicFollower(settings, [catalogue.FENCES.name])
-            try:
-                await follower.open()
-                async for records in follower.to_end():
-                    self.hear(records)
-                self.ready.set()
-                async for records in follower.follow():
-                    self.hear(records)
-            except Unavailable as problem:
-                log.warning("fences are not heard", code=problem.code, error=problem.message)
-                await asyncio.sleep(problem.retry_in)
-            finally:
-                await follower.close()
+        """Read the topic to its end, then on, until `stopping`; goes on where it was when Kafka answers again."""
+        await hear_topic(settings, catalogue.FENCES.name, self.hear, stopping, at_end=self.ready.set)
