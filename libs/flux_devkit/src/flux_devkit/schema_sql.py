@@ -62,7 +62,7 @@ def migrated(server: EmbeddedPostgres) -> str:
 
 def written(dsn: str) -> str:
     """Return the text of `schema.sql`, from a new database."""
-    schema = dumped(dsn, "--schema-only", "--exclude-schema=public")
+    schema = dumped(dsn, "--schema-only", "--exclude-schema=public", "--exclude-schema=pg_catalog")
     rows = dumped(dsn, "--data-only", "--column-inserts", *(f"--table={table}" for table in SEEDED))
     return "\n".join([_SQL["header"], *tidied(schema), "", *tidied(rows), "", *known(migrations()), ""])
 

@@ -17,7 +17,7 @@ from flux_common.postgres.lanes import PostgresLanes
 TP = TopicPartition("flux-internal.progress.v1", 0)
 LOG = {"topic_id": "id", "log_start": 0, "log_end": 100}
 AT_COMMIT = """
-CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS
+CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
 $$ BEGIN PERFORM pg_advisory_lock(1); PERFORM pg_advisory_unlock(1); RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON flux_checkpoint.ledger DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION public.wait();

@@ -55,6 +55,9 @@ DRIFTS = [
     ("ALTER ROLE flux_reader_nasa SUPERUSER", "roles", "flux_reader_nasa", "mighty is SUPERUSER"),
     ("ALTER ROLE flux_ingest SET lock_timeout = 0", "roles", "flux_ingest", "lock_timeout=0"),
     ("CREATE ROLE flux_more", "roles", "flux_more", "not declared"),
+    ("GRANT flux_reader TO flux_reader_nasa WITH SET TRUE", "members", "flux_reader by flux_reader_nasa", "not declared"),
+    ("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC", "openings",
+     "EXECUTE on pg_advisory_lock(bigint) to PUBLIC", "not declared"),
     ("CREATE ROLE stranger; GRANT flux_ingest TO stranger", "members", "flux_ingest by stranger", "not declared"),
     ("DO $$ BEGIN EXECUTE format('ALTER ROLE flux_ingest IN DATABASE %I SET row_security = off', current_database());"
      " END $$", "overrides", "flux_ingest: row_security=off", "not declared"),
@@ -94,7 +97,8 @@ INNOCENT = [
     "COMMENT ON TABLE flux.runs IS 'x'",
     "ALTER TABLE flux.runs SET (fillfactor = 90)",
     "ALTER ROLE flux_reader NOLOGIN",
-    "CREATE ROLE flux_reader_esa LOGIN IN ROLE flux_reader; ALTER ROLE flux_reader_esa SET lock_timeout = '5s';"
+    "CREATE ROLE flux_reader_esa LOGIN; GRANT flux_reader TO flux_reader_esa WITH SET FALSE;"
+    " ALTER ROLE flux_reader_esa SET lock_timeout = '5s';"
     " ALTER ROLE flux_reader_esa SET idle_in_transaction_session_timeout = '5s';"
     " ALTER ROLE flux_reader_esa SET statement_timeout = '30s'; ALTER ROLE flux_reader_esa SET tcp_user_timeout = '10s';"
     " ALTER ROLE flux_reader_esa SET synchronous_commit = 'on'; ALTER ROLE flux_reader_esa SET search_path = flux, pg_temp",

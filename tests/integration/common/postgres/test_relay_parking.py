@@ -103,7 +103,7 @@ async def test_a_row_that_appears_while_its_topic_is_parked_does_not_overtake(
 ) -> None:
     """It becomes visible after the followers were parked and before the numbering of the same round: it gets no number."""
     await admin.execute("""
-        CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS
+        CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
         $$ BEGIN PERFORM pg_advisory_lock(1); PERFORM pg_advisory_unlock(1); RETURN NULL; END $$;
         CREATE TRIGGER parked_followers AFTER DELETE ON flux_checkpoint.outbox
         FOR EACH STATEMENT EXECUTE FUNCTION public.wait();

@@ -360,8 +360,6 @@ INJECTED = [
     "SELECT set_config('flux.current_agency_id', 'loc', true)",
     "SELECT set_config('flux.current_agency_id', 'loc', false)",
     "SET flux.current_agency_id = 'loc'",
-    "SET ROLE flux_reader; SET flux.current_agency_id = 'loc'",
-    "SELECT set_config('role', 'flux_reader', false), set_config('flux.current_agency_id', 'loc', false)",
 ]
 READING = [
     *(
@@ -402,10 +400,32 @@ async def test_an_agencys_reader_cannot_choose_another_agency(strict_reader: Any
 
 
 async def test_an_agencys_reader_cannot_become_another(strict_reader: Any) -> None:
-    """The login itself cannot be changed by a statement."""
-    for statement in ("SET SESSION AUTHORIZATION flux_reader", "SET ROLE flux_reader_loc", "SET ROLE flux_owner"):
+    """The login itself cannot be changed by a statement; nor the password of the shared reader, to log in as it."""
+    for statement in (
+        "SET SESSION AUTHORIZATION flux_reader",
+        "SET ROLE flux_reader_loc",
+        "SET ROLE flux_owner",
+        "SET ROLE flux_reader",
+        "SELECT set_config('role', 'flux_reader', false)",
+        "ALTER ROLE flux_reader PASSWORD 'mine'",
+    ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await strict_reader.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_advisory_lock(hashtextextended('flux_ingest/loc', 0))",
+        "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
+        "SELECT lo_create(0)",
+        "SELECT lo_from_bytea(0, 'x')",
+    ],
+)
+async def test_a_reader_cannot_hold_others_up(strict_reader: Any, statement: str) -> None:
+    """It has no locks that a service waits for, and nowhere to write: the lock of another agency's lanes least of all."""
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await strict_reader.execute(statement)
 
 
 async def test_what_the_shared_reader_could_choose_is_there(strict_reader: Any, matrix_of: Any) -> None:

@@ -92,20 +92,29 @@ SELECT r.rolname::text AS name, r.rolcanlogin AS login,
   FROM pg_roles r WHERE r.rolname LIKE 'flux\_%' ORDER BY 1
 
 -- name: members
--- Who may act as a role of Flux. The hold that a role's creator has of it since 16, without inheriting, is no such.
+-- Who may act as a role of Flux. The hold that a role's creator has of it since 16, without inheriting, is no such. An
+-- agency's reader is a member of flux_reader, and may not become it.
 SELECT m.roleid::regrole::text || ' by ' || m.member::regrole::text AS name
   FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
- WHERE r.rolname LIKE 'flux\_%' AND NOT starts_with(m.member::regrole::text, 'flux_reader_')
+ WHERE r.rolname LIKE 'flux\_%'
+   AND (NOT starts_with(m.member::regrole::text, 'flux_reader_')
+        OR (r.rolname = 'flux_reader' AND to_jsonb(m) @> '{"set_option": true}'))
    AND NOT (to_jsonb(m) @> '{"inherit_option": false, "set_option": false}') ORDER BY 1
 
 -- name: openings
--- Who may come into this database, and into its schema public.
+-- Who may come into this database, and into its schema public; and what of PostgreSQL's own is everybody's and must not be.
 SELECT o.name, o.kind, coalesce(pg_get_userbyid(nullif(x.grantee, 0))::text, 'PUBLIC') AS grantee, x.privilege_type AS privilege
   FROM (SELECT 'this database' AS name, 'database' AS kind, d.datdba AS owner, coalesce(d.datacl, acldefault('d', d.datdba)) AS acl
           FROM pg_database d WHERE d.datname = current_database()
         UNION ALL
         SELECT n.nspname::text, 'schema', n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner))
-          FROM pg_namespace n WHERE n.nspname = 'public') AS o
+          FROM pg_namespace n WHERE n.nspname = 'public'
+        UNION ALL
+        SELECT p.oid::regprocedure::text, 'function', p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+          FROM pg_proc p
+         WHERE p.pronamespace = 'pg_catalog'::regnamespace
+           AND (p.proname ~ '^pg_(try_)?advisory_(xact_)?lock(_shared)?$'
+                OR p.proname IN ('lo_creat', 'lo_create', 'lo_from_bytea'))) AS o
  CROSS JOIN LATERAL aclexplode(o.acl) AS x
  WHERE x.grantee <> o.owner ORDER BY 1, 2, 3, 4
 

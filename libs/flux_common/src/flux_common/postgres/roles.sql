@@ -39,7 +39,9 @@ BEGIN
                       WHERE member = wanted::regrole AND roleid <> 'flux_reader'::regrole LOOP
             EXECUTE format('REVOKE %s FROM %I', other, wanted);
         END LOOP;
-        EXECUTE format('GRANT flux_reader TO %I', wanted);
+        -- Whoever may become flux_reader (SET ROLE) may give it another password, log in as it and choose an agency.
+        EXECUTE format('GRANT flux_reader TO %I', wanted)
+                || CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' WITH SET FALSE' ELSE '' END;
     END LOOP;
 END
 $readers$;
@@ -74,9 +76,19 @@ END
 $settle$;
 
 -- name: open_database
--- Nobody creates anything in a Flux database but its owner role.
+-- Nobody creates anything in a Flux database but its owner role. Advisory locks and large objects are everybody's unless that
+-- is taken away: a reader could hold an agency's lock, and with it ingest's lanes, or fill the disk.
 DO $open$
+DECLARE
+    wanted regprocedure;
 BEGIN
+    FOR wanted IN SELECT oid FROM pg_proc
+                   WHERE pronamespace = 'pg_catalog'::regnamespace
+                     AND (proname ~ '^pg_(try_)?advisory_(xact_)?lock(_shared)?$' OR proname IN ('lo_creat', 'lo_create', 'lo_from_bytea')) LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', wanted);
+    END LOOP;
+    GRANT EXECUTE ON FUNCTION pg_advisory_xact_lock(bigint) TO flux_migrate, flux_ingest;
+    GRANT EXECUTE ON FUNCTION pg_try_advisory_xact_lock(bigint) TO flux_checkpoint;
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO flux_migrate, flux_ingest, flux_checkpoint, flux_audit, flux_reader',
                    current_database());
