@@ -10,6 +10,8 @@ import pytest
 from flux_client.development import DevelopmentAgency, write_development_registry
 from flux_common.auth import load_trust
 from flux_common.kernel.clock import FixedClock
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import InvalidMessage
 from flux_ingest.adapters.decisions import PostgresDecisions
 from flux_ingest.handlers.expiry import COUNTS_KEPT, UsesExpiry
 
@@ -97,6 +99,17 @@ async def test_a_proven_flood_is_a_line_of_the_agencys_log(braked: Bench, hand: 
     (fact,) = [body for kind, _, body in await braked.told() if kind == "audit.fact" and body["type"] == FLOODED[0]]
 
     assert (fact["agency_id"], fact["outcome"], fact["refs"]["count"]) == ("nasa", "refused", 2)
+
+
+async def test_what_nobody_can_read_is_braked_as_well(braked: Bench) -> None:
+    """A small batch can unfold to thousands of records: put aside together, they share one decision past the limit."""
+    batch = await braked.batch(*[(None, [])] * 9)
+    await braked.handler.refuse(batch, InvalidMessage(Code.TOO_LARGE, "unfolds without bound"))
+    (flood,) = [body for kind, _, body in await braked.told() if kind == "intake.flooded"]
+
+    assert await told(braked) == [FLOODED, *[("record.dead-lettered", "TOO_LARGE")] * LIMIT]
+    assert (flood["offsets"], flood["codes"]) == ([{"first": 3, "last": 8}], {"TOO_LARGE": 6})
+    assert await braked.ledger() == [(offset, "dead_letter", "TOO_LARGE", None) for offset in range(LIMIT)]
 
 
 async def test_counts_are_forgotten_when_no_topic_has_their_records(braked: Bench, hand: Any) -> None:

@@ -88,6 +88,35 @@ async def test_a_batch_that_unfolds_without_bound_is_refused(
     assert await effects(store) == [(0, "before", "applied"), (1, "", Code.TOO_LARGE), (2, "after", "applied")]
 
 
+async def test_records_that_nobody_can_read_are_refused_together(
+    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
+) -> None:
+    """A thousand records in a batch that unfolds without bound cost a handful of transactions, not a thousand."""
+    topic = await create_topic("t")
+    refuse, calls = store.refuse, []
+
+    async def counted(batch: Any, problem: Any) -> None:
+        calls.append(len(batch.records))
+        await refuse(batch, problem)
+
+    store.refuse = counted
+    async with AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap, compression_type="gzip",
+        max_request_size=64 * 2**20, max_batch_size=64 * 2**20,
+    ) as producer:  # fmt: skip
+        batch = producer.create_batch()
+        for value in (b"x" * (40 * 2**20), *[b""] * 999):
+            batch.append(key=None, value=value, timestamp=None)
+        await (await producer.send_batch(batch, settings.topic(topic), partition=0))
+        await producer.send_and_wait(settings.topic(topic), b"after", partition=0)
+    async with running(topic):
+        await until(count(store, 1_001))
+
+    assert sum(calls) == 1_000
+    assert len(calls) <= 12
+    assert (await effects(store))[-1] == (1_000, "after", "applied")
+
+
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_every_codec_of_other_clients_is_read(
     settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until, codec: str

@@ -58,7 +58,10 @@ class LaneHandler(Protocol):
         ...
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        """Dead-letter the one record of `batch` for `problem`, and move the lane, in one transaction."""
+        """Dead-letter the records of `batch` for `problem`, and move the lane, in one transaction.
+
+        It is one record, or several whose bytes could not be read: a batch that unfolds without bound may have thousands.
+        """
         ...
 
 
@@ -172,14 +175,15 @@ class LaneWork:
             yield
 
     async def _advance(self, owned: Owned, records: Sequence[Received]) -> None:
-        """Apply records; where that is refused, halve them until the refused one stands alone."""
+        """Apply records; where that is refused, halve them until the refused one stands alone, or none can be read."""
         lane = owned.lane
         if lane is None or not records:
             return
         batch = LaneBatch(lane, records, records[-1].position.offset + 1)
         if batch.controls and not self._transactional:
             self._alert(batch)
-        refused: FluxError | None = next((why for record in records if (why := unreadable(record))), None)
+        whys = [why for record in records if (why := unreadable(record))]
+        refused: FluxError | None = whys[0] if whys else None
         if refused is None:
             try:
                 await self._handler.apply(batch)
@@ -187,7 +191,7 @@ class LaneWork:
                 refused = problem
         if refused is None:
             self._advanced(owned, batch)
-        elif len(records) > 1:
+        elif len(whys) < len(records) > 1:
             middle = len(records) // 2
             await self._advance(owned, records[:middle])
             await self._advance(owned, records[middle:])
@@ -200,8 +204,8 @@ class LaneWork:
         log.error("offsets without records", lane=str(batch.lane.tp), gaps=batch.control_ranges()[:10])
 
     async def _refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        position = batch.records[0].position
-        log.warning("record refused", position=str(position), code=problem.code, error=problem.message)
+        position, number = batch.records[0].position, len(batch.records)
+        log.warning("records refused", position=str(position), records=number, code=problem.code, error=problem.message)
         try:
             await self._handler.refuse(batch, problem)
         except (InvalidMessage, RunBroken) as again:

@@ -45,7 +45,7 @@ class FactsHandler:
         await self._apply(batch, [read_fact(record) for record in batch.records])
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        """Seal the one record of `batch` as unreadable: its bytes, or the database, refuse it as it came."""
+        """Seal the records of `batch` as unreadable: their bytes, or the database, refuse them as they came."""
         await self._apply(batch, [unreadable_fact(record, problem) for record in batch.records])
 
     async def _apply(self, batch: LaneBatch, read: Sequence[FactRead]) -> None:

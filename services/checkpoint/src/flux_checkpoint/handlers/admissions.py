@@ -74,13 +74,13 @@ class AdmissionsHandler:
         self._wake.set()
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        """Put the one record of `batch` aside."""
-        record = batch.records[0]
-        found = _read(record)
-        agency = found.body.agency_id if isinstance(found, Admitted) else SYSTEM_AGENCY
-        async with self._lanes.advance(batch, {agency} - {SYSTEM_AGENCY}) as advance:
-            bury(advance, record, agency, problem.code)
-        log.error("admission refused", position=str(record.position), code=problem.code)
+        """Put the records of `batch` aside: one that the database refused, or unreadable ones."""
+        read = [(record, _read(record)) for record in batch.records]
+        owners = [found.body.agency_id if isinstance(found, Admitted) else SYSTEM_AGENCY for _, found in read]
+        async with self._lanes.advance(batch, {*owners} - {SYSTEM_AGENCY}) as advance:
+            for (record, _), agency in zip(read, owners, strict=True):
+                bury(advance, record, agency, problem.code)
+        log.error("admissions refused", position=str(batch.records[0].position), code=problem.code)
 
     async def _admit(self, store: RunStore, advance: Advance, found: list[Admitted]) -> None:
         runs = [one for one in found if isinstance(one.body, RunAdmitted)]

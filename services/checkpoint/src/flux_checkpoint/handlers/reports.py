@@ -85,18 +85,21 @@ class ReportsHandler:
         self._wake.set()
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        """Put the one record of `batch` aside: the database refused its values, or it showed that its run is broken."""
-        record = batch.records[0]
-        key = _run_of(_read(record))
-        async with self._lanes.advance(batch, {key.agency_id} if key else ()) as advance:
+        """Put the records of `batch` aside: one that was refused or shows that its run is broken, or unreadable ones."""
+        keys = {record.position: _run_of(_read(record)) for record in batch.records}
+        known = {key for key in keys.values() if key is not None}
+        async with self._lanes.advance(batch, {key.agency_id for key in known}) as advance:
             store = self._stores(advance.connection)
-            fold = Fold(await store.lock_runs([key] if key else []), {})
-            bury(advance, record, _owner(fold, key), problem.code)
+            fold = Fold(await store.lock_runs(known), {})
+            for record in batch.records:
+                key = keys[record.position]
+                bury(advance, record, _owner(fold, key), problem.code)
+                if isinstance(problem, RunBroken):
+                    _break(fold, key, problem.code)
             if isinstance(problem, RunBroken):
-                _break(fold, key, problem.code)
                 await self._act(store, advance, fold)
         count_reports(advance)
-        log.error("report refused", position=str(record.position), code=problem.code)
+        log.error("reports refused", position=str(batch.records[0].position), code=problem.code)
 
     async def _gather(self, store: RunStore, found: list[Report | FluxError]) -> Fold:
         reports = [report for report in found if isinstance(report, Report)]

@@ -2,8 +2,8 @@
 
 Tokens are proven and bodies read before the transaction begins, for that takes longer than the database may wait. Inside
 it: let the agency wait if its seal lags, lock the agency, look up what its records touch, decide (a pure fold), brake a
-flood of refusals, write. What was read does not depend on what is looked up, so nothing is read twice. A record that the
-database refuses is a dead letter of its own.
+flood of refusals, write. What was read does not depend on what is looked up, so nothing is read twice. What the database
+refuses, or nobody can read, is put aside.
 """
 
 from __future__ import annotations
@@ -93,14 +93,19 @@ class RequestsHandler:
         self._report(batch, agency, decisions)
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
-        """Put the one record of `batch` aside: its bytes, or the database, cannot take it."""
+        """Put the records of `batch` aside: their bytes, or the database, cannot take them. Floods of them are braked, too."""
         agency = _registered(batch, self._trust())
-        record = batch.records[0]
-        put_aside = DeadLettered(record.position, Code[problem.code])
+        code = Code[problem.code]
+        readings = [Reading(record, DeadLettered(record.position, code)) for record in batch.records]
         async with self._lanes.advance(batch, {agency.agency_id}) as advance:
             self._gate.check(agency, advance.now)
-            _tell(advance, agency, [Reading(record, put_aside)], [put_aside])
-        self._report(batch, agency, [put_aside])
+            store = self._open_store(advance, agency.agency_id)
+            await store.lock()
+            put_aside: list[Decision] = [DeadLettered(record.position, code) for record in batch.records]
+            decisions = await _braked(advance, store, agency, put_aside)
+            await store.save(decisions, advance.now)
+            _tell(advance, agency, readings, decisions)
+        self._report(batch, agency, decisions)
 
     async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
         now = self._clock.now()
