@@ -12,6 +12,7 @@ import pytest
 from flux_client.development import EXAMPLE_AGENCIES, DevelopmentAgency, write_development_registry
 from flux_client.keys import generate_key, jwks_path
 from flux_common.auth import ConfigurationRefused, Refresh, RegistrySource
+from flux_common.auth.source import url_of
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -94,6 +95,30 @@ def test_a_fault_changes_nothing_and_confirms_nothing(path: Path, broken: str) -
     rewrite(path.parent / broken, good)
     assert Refresh.RELOADED is source.refresh(LATER)
     assert source.faults == ()
+
+
+def test_under_a_registry_with_a_fault_fetched_keys_go_stale_too(tmp_path: Path) -> None:
+    """What its operator wrote, an end of a key perhaps, is not known: no issuer can keep the old registry alive for ever."""
+    agency = DevelopmentAgency("nasa", "NASA", jwks_url="https://id.nasa.example/jwks")
+    path = write_development_registry(tmp_path / "keys", [agency])
+    source, data = RegistrySource(path, NOW), json.dumps({"keys": [generate_key("ES256").public_jwk()]}).encode()
+    url = url_of(source.trust.registry, NASA)
+    assert url is not None
+    source.publish(NASA, url, data, NOW)
+    good = path.read_text()
+    rewrite(path, "{")
+    source.refresh(LATER)
+    source.publish(NASA, url, data, LATER)
+    other = json.dumps({"keys": [generate_key("ES256").public_jwk()]}).encode()
+
+    assert source.trust.keys.of(NASA).confirmed_at == NOW
+    assert source.publish(NASA, url, other, LATER)  # a key that is taken out is revoked at once all the same
+    assert source.trust.keys.of(NASA).confirmed_at == NOW
+
+    rewrite(path, good)
+    source.refresh(LATER)
+    source.publish(NASA, url, other, LATER)
+    assert source.trust.keys.of(NASA).confirmed_at == LATER
 
 
 def test_a_vanished_file_changes_nothing(path: Path) -> None:

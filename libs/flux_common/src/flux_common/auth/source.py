@@ -13,6 +13,7 @@ What an issuer publishes at a URL is brought by whoever fetches (`publish`), and
 | a good set | it takes the old one's place: another generation, so what was remembered is forgotten |
 | a set with a fault, or with another issuer's key | nothing changes, and nothing is confirmed |
 | of an issuer that is gone, or now publishes elsewhere | nothing changes |
+| while the registry has a fault | the same, but confirmed as of the last look that found none: all keys go stale in the end |
 
 A reload keeps what was fetched of issuers whose URL is the same. Files go first: where one now holds a key that a
 fetched set has too, the fetched set is left out, for the operator's file is the authority on whose key it is.
@@ -79,12 +80,14 @@ class RegistrySource:
         self._fresh_s = fresh_s
         self.trust, self._stamps = _load(path, now, fresh_s)
         self.faults: tuple[Fault, ...] = ()
+        self._sound_at = now  # the last look at the files that found no fault
 
     def refresh(self, now: datetime) -> Refresh:
         """Look at the files, and read them again if any changed; never raises for what stands in them."""
         files = key_files(self.trust.registry)
         if _stamps([self._path, *files.values()]) == self._stamps:
             self.trust, self.faults = replace(self.trust, keys=self.trust.keys.confirmed(now, files.keys())), ()
+            self._sound_at = now
             return Refresh.UNCHANGED
         try:
             trust, stamps = _load(self._path, now, self._fresh_s)
@@ -93,6 +96,7 @@ class RegistrySource:
             self.faults = refused.faults
             return Refresh.REFUSED
         self.trust, self._stamps, self.faults = _carried(self.trust, trust), stamps, ()
+        self._sound_at = now
         return Refresh.RELOADED
 
     def publish(self, iss: str, url: KeyUrl, data: bytes, asked_at: datetime) -> bool:
@@ -103,12 +107,13 @@ class RegistrySource:
         registry, keys = self.trust.registry, self.trust.keys
         if url_of(registry, iss) != url:
             return False
+        at = self._sound_at if self.faults else asked_at
         old = keys.sets.get(iss)
         if old is not None and old.sha256 == hashlib.sha256(data).hexdigest():
-            self.trust = replace(self.trust, keys=keys.confirmed(asked_at, {iss}))
+            self.trust = replace(self.trust, keys=keys.confirmed(at, {iss}))
             return False
         others = {other: key_set for other, key_set in keys.sets.items() if other != iss}
-        sets = {**others, iss: read_set(iss, data, asked_at, self._fresh_s)}
+        sets = {**others, iss: read_set(iss, data, at, self._fresh_s)}
         if faults := list(shared_keys(sets)):
             raise ConfigurationRefused(faults)
         self.trust = Trust(registry, ring_of(registry, sets))
