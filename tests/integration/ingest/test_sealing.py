@@ -6,12 +6,19 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from flux_client.development import DevelopmentAgency, write_development_registry
+from flux_common.auth import load_trust
 from flux_common.contracts.catalogue import AUDIT, LANE_WATERMARK, TREE_HEADS
 from flux_common.contracts.envelope import Outgoing, body_bytes, headers_for
 from flux_common.contracts.facts import LaneWatermark
 from flux_common.kafka.publisher import IdempotentPublisher
 from flux_common.kernel.clock import rfc3339
+from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import InvalidMessage, Overloaded
 from flux_common.kernel.ids import fact_partition
 from flux_common.settings import KafkaSettings
 from flux_devkit.oracle import examine_async
@@ -88,3 +95,22 @@ async def test_who_requires_audit_is_decided_once_it_is_sealed_and_others_meanwh
     assert [running.said(place) for place in waiting] == ANSWERS * 2
     assert (log.count(WAITS), log.count(GOES_ON)) == (1, 1)
     report.assert_clean()
+
+
+async def test_what_cannot_be_read_waits_too_and_a_wait_leaves_nothing_behind(bench: Any, hand: Any) -> None:
+    """Neither a decision nor a dead letter is made past the seal; the same batches are applied once it keeps up."""
+    registry = write_development_registry(hand.keys, [DevelopmentAgency("nasa", "NASA", audit_required=True)])
+    bench.trust = load_trust(registry, datetime.now(UTC))
+    good, broken = await bench.batch((hand.body(), hand.headers())), await bench.batch((b"", []), kp=1)
+    unreadable = InvalidMessage(Code.TOO_LARGE, "It unfolds without bound")
+    for waiting in (bench.handler.apply(good), bench.handler.refuse(broken, unreadable)):
+        with pytest.raises(Overloaded):
+            await waiting
+    before = await bench.told(), await bench.rows("SELECT 1 FROM ledger")
+    bench.seals.hear(fact_partition("nasa", AUDIT.kafka_partitions), datetime.now(UTC))
+    await bench.handler.apply(good)
+    await bench.handler.refuse(broken, unreadable)
+
+    assert before == ([], [])
+    told = [kind for kind, _, _ in await bench.told()]
+    assert (told.count("run.accepted"), told.count("record.dead-lettered")) == (1, 1)
