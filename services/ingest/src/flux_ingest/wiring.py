@@ -100,12 +100,12 @@ async def keep_current(service: Service[IngestSettings], source: RegistrySource,
         if hurry.is_set() or waited_s >= period_s:
             hurry.clear()
             waited_s = 0.0
-            _refresh(service, source)
+            await _refresh(service, source)
 
 
-def _refresh(service: Service[IngestSettings], source: RegistrySource) -> None:
-    before = source.trust.registry.digest
-    match source.refresh(service.clock.now()):
+async def _refresh(service: Service[IngestSettings], source: RegistrySource) -> None:
+    before, now = source.trust.registry.digest, service.clock.now()
+    match source.take(await asyncio.to_thread(source.look, now), now):
         case Refresh.RELOADED:
             log.info("agency registry reloaded", before=before, now=source.trust.registry.digest)
         case Refresh.REFUSED:

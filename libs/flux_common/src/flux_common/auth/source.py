@@ -62,6 +62,14 @@ class Refresh(StrEnum):
     REFUSED = "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the files found: neither, if nothing changed."""
+
+    loaded: tuple[Trust, _Stamps] | None = None
+    faults: tuple[Fault, ...] = ()
+
+
 def load_trust(path: Path, now: datetime) -> Trust:
     """Return the registry at `path` with the keys of its issuers; raise `ConfigurationRefused` with every fault."""
     return _load(path, now, KEYS_FRESH_S)[0]
@@ -84,19 +92,29 @@ class RegistrySource:
 
     def refresh(self, now: datetime) -> Refresh:
         """Look at the files, and read them again if any changed; never raises for what stands in them."""
-        files = key_files(self.trust.registry)
-        if _stamps([self._path, *files.values()]) == self._stamps:
-            self.trust, self.faults = replace(self.trust, keys=self.trust.keys.confirmed(now, files.keys())), ()
-            self._sound_at = now
-            return Refresh.UNCHANGED
+        return self.take(self.look(now), now)
+
+    def look(self, now: datetime) -> Look:
+        """Read the files if any changed. Changes nothing, so that a thread may do it: a large registry takes seconds."""
+        if _stamps([self._path, *key_files(self.trust.registry).values()]) == self._stamps:
+            return Look()
         try:
-            trust, stamps = _load(self._path, now, self._fresh_s)
-            _check_nobody_left(self.trust.registry, trust.registry)
+            return Look(_load(self._path, now, self._fresh_s))
         except ConfigurationRefused as refused:
-            self.faults = refused.faults
+            return Look(faults=refused.faults)
+
+    def take(self, look: Look, now: datetime) -> Refresh:
+        """Make what was seen at `now` the truth, with what was published meanwhile; on the loop that `publish` runs on."""
+        if look.faults or (look.loaded and (gone := _gone(self.trust.registry, look.loaded[0].registry))):
+            self.faults = look.faults or gone
             return Refresh.REFUSED
-        self.trust, self._stamps, self.faults = _carried(self.trust, trust), stamps, ()
-        self._sound_at = now
+        self.faults, self._sound_at = (), now
+        if look.loaded is None:
+            files = key_files(self.trust.registry)
+            self.trust = replace(self.trust, keys=self.trust.keys.confirmed(now, files.keys()))
+            return Refresh.UNCHANGED
+        trust, self._stamps = look.loaded
+        self.trust = _carried(self.trust, trust)
         return Refresh.RELOADED
 
     def publish(self, iss: str, url: KeyUrl, data: bytes, asked_at: datetime) -> bool:
@@ -145,13 +163,11 @@ def _carried(old: Trust, new: Trust) -> Trust:
     return replace(new, keys=ring_of(new.registry, sets))
 
 
-def _check_nobody_left(old: Registry, new: Registry) -> None:
-    missing = sorted(old.agencies.keys() - new.agencies.keys())
-    if missing:
-        raise ConfigurationRefused(
-            Fault("agencies", f'"{agency_id}" is gone; an agency is never removed, set suspended: true', "put it back")
-            for agency_id in missing
-        )
+def _gone(old: Registry, new: Registry) -> tuple[Fault, ...]:
+    return tuple(
+        Fault("agencies", f'"{agency_id}" is gone; an agency is never removed, set suspended: true', "put it back")
+        for agency_id in sorted(old.agencies.keys() - new.agencies.keys())
+    )
 
 
 def _stamps(paths: Iterable[Path]) -> _Stamps:

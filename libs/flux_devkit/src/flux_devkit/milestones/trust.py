@@ -26,6 +26,7 @@ ITEMS: Final[dict[str, Item]] = {
         "tests/unit/common/auth/test_token_fuzz.py",
         "tests/unit/ingest/test_reading_fuzz.py",
         "tests/contracts/test_generated_requests.py",
+        all_run=True,
     ),
     "hostile": program("hostile records on the live lane", "flux_devkit.proofs.hostile"),
     "tenancy": passing(
@@ -34,16 +35,19 @@ ITEMS: Final[dict[str, Item]] = {
         f"{POSTGRES}/test_doctor.py",
         f"{POSTGRES}/test_catalogue.py",
         f"{POSTGRES}/test_database.py",
+        all_run=True,
     ),
     "brokers": passing(
         "each login reaches its own topics and groups, and nothing else",
         "tests/integration/brokers",
         "tests/integration/common/kafka/test_acl.py",
+        all_run=True,
     ),
     "keys": passing(
         "an identity provider down for an hour of the clock, then fail closed",
         "tests/unit/common/runtime/test_key_refresh.py",
         "tests/unit/common/auth/test_source.py",
+        all_run=True,
     ),
     "rotation": program("a key's rotation under load", "flux_devkit.proofs.rotation"),
     "flood": program("a neighbour beside a flood", "flux_devkit.proofs.flood"),
