@@ -14,6 +14,7 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import InvalidMessage
 from flux_ingest.adapters.decisions import PostgresDecisions
 from flux_ingest.handlers.expiry import COUNTS_KEPT, UsesExpiry
+from flux_ingest.handlers.requests import FLOOD_REST_S
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -38,7 +39,7 @@ async def told(bench: Bench) -> list[tuple[str, str | None]]:
 async def test_what_is_too_much_shares_one_decision(braked: Bench, hand: Any) -> None:
     """The first three refusals have their own answers; the others one, around an acceptance that is told as ever."""
     stale, at = (hand.body("r-2"), hand.headers(b"a.b.c")), datetime.now(UTC)
-    await braked.handler.apply(
+    rest_s = await braked.handler.apply(
         await braked.batch(stale, stale, (b"", []), stale, (hand.body(), hand.headers()), (b"", []), stale, at=at)
     )
     (flood,) = [body for kind, _, body in await braked.told() if kind == "intake.flooded"]
@@ -53,6 +54,7 @@ async def test_what_is_too_much_shares_one_decision(braked: Bench, hand: Any) ->
         ("run.accepted", None),
         ("run.admitted", None),
     ]
+    assert rest_s == FLOOD_REST_S
     assert flood["offsets"] == [{"first": 3, "last": 3}, {"first": 5, "last": 6}]
     assert (flood["position"]["offset"], flood["count"]) == (3, 3)
     assert flood["codes"] == {"HEADER_INVALID": 1, "TOKEN_MALFORMED": 2}

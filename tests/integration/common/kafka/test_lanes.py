@@ -456,6 +456,28 @@ async def test_a_busy_topic_leaves_places_to_others(
     assert meanwhile == others
 
 
+async def test_a_lane_that_rests_gathers_what_comes_meanwhile(
+    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
+) -> None:
+    """What a handler returns is how long its lane rests: records that come one by one are one batch then."""
+    topic = await create_topic("t")
+    apply = store.apply
+
+    async def resting(batch: LaneBatch) -> float:
+        await apply(batch)
+        return 4.0
+
+    store.apply = resting
+    async with running(topic):
+        await send(settings, topic, [b"first"])
+        await until(at_least(store, 1))
+        for _ in range(3):
+            await send(settings, topic, [b"later"])
+        await until(at_least(store, 4))
+
+    assert store.batches == [(0, 1), (1, 4)]
+
+
 async def test_the_groups_offsets_follow_the_lanes(
     settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
 ) -> None:

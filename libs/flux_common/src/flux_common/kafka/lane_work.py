@@ -51,13 +51,16 @@ class LaneStore(Protocol):
 
 
 class LaneHandler(Protocol):
-    """What a service does with the records of a lane."""
+    """What a service does with the records of a lane.
 
-    async def apply(self, batch: LaneBatch) -> None:
+    Both may return seconds for which the lane then rests: what is worth little gathers meanwhile to batches worth a commit.
+    """
+
+    async def apply(self, batch: LaneBatch) -> float | None:
         """Apply a batch in ONE transaction that moves the lane to `batch.end_offset`; raise, and nothing happened."""
         ...
 
-    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+    async def refuse(self, batch: LaneBatch, problem: FluxError) -> float | None:
         """Dead-letter the records of `batch` for `problem`, and move the lane, in one transaction.
 
         It is one record, or several whose bytes could not be read: a batch that unfolds without bound may have thousands.
@@ -139,10 +142,13 @@ class LaneWork:
         """Apply what is buffered of one lane, batch after batch."""
         try:
             while owned.buffer and owned.state is State.READY:
-                async with self._turn(owned), self._slots:
-                    records = owned.next_records(self._limits.records_max)
-                    if records:
-                        await self._work_batch(owned, records)
+                async with self._turn(
+                    owned
+                ):  # a rest is the whole topic's, where its lanes take turns; it holds no slot
+                    async with self._slots:
+                        records = owned.next_records(self._limits.records_max)
+                        rest_s = await self._work_batch(owned, records) if records else 0.0
+                    await asyncio.sleep(rest_s)
         except FluxError as problem:
             self.judge(owned, problem)
         finally:
@@ -151,12 +157,12 @@ class LaneWork:
     def _turn(self, owned: Owned) -> AbstractAsyncContextManager[Any]:
         return self._turns[owned.tp.topic] if self._limits.topics_take_turns else nullcontext()
 
-    async def _work_batch(self, owned: Owned, records: list[Received]) -> None:
+    async def _work_batch(self, owned: Owned, records: list[Received]) -> float:
         begun = self._clock.monotonic()
         outcome = "failed"
         try:
             with self._span(owned, records):
-                await self._advance(owned, records)
+                rest_s = await self._advance(owned, records)
             outcome = "applied"
         except FluxError as problem:
             outcome = type(problem).__name__
@@ -164,6 +170,7 @@ class LaneWork:
         finally:
             self._record(owned, records, outcome, begun)
         owned.tries = 0
+        return rest_s
 
     @contextmanager
     def _span(self, owned: Owned, records: Sequence[Received]) -> Iterator[None]:
@@ -174,11 +181,14 @@ class LaneWork:
             span.set_attribute("messaging.batch.message_count", len(records))
             yield
 
-    async def _advance(self, owned: Owned, records: Sequence[Received]) -> None:
-        """Apply records; where that is refused, halve them until the refused one stands alone, or none can be read."""
+    async def _advance(self, owned: Owned, records: Sequence[Received]) -> float:
+        """Apply records; where that is refused, halve them until the refused one stands alone, or none can be read.
+
+        Returns how many seconds the lane rests.
+        """
         lane = owned.lane
         if lane is None or not records:
-            return
+            return 0.0
         batch = LaneBatch(lane, records, records[-1].position.offset + 1)
         if batch.controls and not self._transactional:
             self._alert(batch)
@@ -186,28 +196,26 @@ class LaneWork:
         refused: FluxError | None = whys[0] if whys else None
         if refused is None:
             try:
-                await self._handler.apply(batch)
+                rest_s = await self._handler.apply(batch)
             except (InvalidMessage, RunBroken) as problem:
                 refused = problem
-        if refused is None:
-            self._advanced(owned, batch)
-        elif len(whys) < len(records) > 1:
+        if refused is not None and len(whys) < len(records) > 1:
             middle = len(records) // 2
-            await self._advance(owned, records[:middle])
-            await self._advance(owned, records[middle:])
-        else:
-            await self._refuse(batch, refused)
-            self._advanced(owned, batch)
+            return max(await self._advance(owned, records[:middle]), await self._advance(owned, records[middle:]))
+        if refused is not None:
+            rest_s = await self._refuse(batch, refused)
+        self._advanced(owned, batch)
+        return rest_s or 0.0
 
     def _alert(self, batch: LaneBatch) -> None:
         """Say that offsets hold no record on a topic that no transaction writes: records were lost, or one does."""
         log.error("offsets without records", lane=str(batch.lane.tp), gaps=batch.control_ranges()[:10])
 
-    async def _refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+    async def _refuse(self, batch: LaneBatch, problem: FluxError) -> float | None:
         position, number = batch.records[0].position, len(batch.records)
         log.warning("records refused", position=str(position), records=number, code=problem.code, error=problem.message)
         try:
-            await self._handler.refuse(batch, problem)
+            return await self._handler.refuse(batch, problem)
         except (InvalidMessage, RunBroken) as again:
             raise InvariantBroken(Code.INVARIANT_BROKEN, f"The refusal of {position} was refused") from again
 

@@ -13,6 +13,8 @@ each refused record under its position, alone (`rejections`) or in a range (`flo
 | calm: fewer refusals than the limit | told by itself | told by itself; one more | calm |
 | flooded: as many, or more | told by itself | joins the batch's one decision; one more | calm |
 
+After a flooded batch the handler lets the agency's lanes rest, so that a flood comes in few, large batches.
+
 A record counts in its own minute, however late it is read: a backlog is braked as it would have been when it arrived.
 """
 

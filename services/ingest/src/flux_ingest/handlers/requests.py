@@ -39,6 +39,7 @@ log = get_logger(__name__)
 
 TOPICS: Final = re.escape(REQUESTS.name).replace("<agency>", f"({AGENCY_PATTERN.strip('^$')})")
 _TOPIC: Final = re.compile(TOPICS)
+FLOOD_REST_S: Final = 0.25  # a flood is answered four times a second: each answer costs everybody a commit and a send
 BREATH_RECORDS: Final = 32  # how many are read before other tasks get their turn
 
 OpenStore = Callable[[Advance, str], DecisionStore]
@@ -76,8 +77,8 @@ class RequestsHandler:
         self._limits = limits
         self._memory = VerifiedTokens()
 
-    async def apply(self, batch: LaneBatch) -> None:
-        """Decide on a batch in one transaction."""
+    async def apply(self, batch: LaneBatch) -> float:
+        """Decide on a batch in one transaction; an agency that floods rests after it."""
         trust = self._trust()
         agency = _registered(batch, trust)
         readings = await self._read(batch, agency, trust)
@@ -91,8 +92,9 @@ class RequestsHandler:
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
+        return _rest_s(decisions)
 
-    async def refuse(self, batch: LaneBatch, problem: FluxError) -> None:
+    async def refuse(self, batch: LaneBatch, problem: FluxError) -> float:
         """Put the records of `batch` aside: their bytes, or the database, cannot take them. Floods of them are braked, too."""
         agency = _registered(batch, self._trust())
         code = Code[problem.code]
@@ -106,6 +108,7 @@ class RequestsHandler:
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
+        return _rest_s(decisions)
 
     async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
         now = self._clock.now()
@@ -167,6 +170,10 @@ def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisio
                 advance.duplicate(reading.record, code=code)
             case DeadLettered(_, code):
                 advance.bury(reading.record, DeadLetter.of(agency.agency_id, reading.record, code))
+
+
+def _rest_s(decisions: Sequence[Decision]) -> float:
+    return FLOOD_REST_S if any(isinstance(decision, Flooded) for decision in decisions) else 0.0
 
 
 def _outcome(decision: Decision) -> tuple[str, str]:
