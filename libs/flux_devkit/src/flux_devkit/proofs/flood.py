@@ -1,6 +1,7 @@
 """`python -m flux_devkit.proofs.flood`: one agency floods at ten times its quota; another's decisions are no later for it.
 
-One ingest process, two agencies of one shard, so that they share the relay, too. Calm and flooded times take turns, and each
+One ingest process, two agencies of one shard, so that they share the relay, too. In calm times both keep to what they may:
+the other agency has as many refusals as its quota. Calm and flooded times take turns, and each
 side is its median turn, so that a machine that is busy with other things for a while is busy for both. The bound is on the
 ratio of the neighbour's p99. The flood is of all kinds of refusals. About three minutes.
 """
@@ -29,7 +30,8 @@ from flux_devkit.servers import Servers
 from flux_devkit.stack import Stack
 
 QUOTA: Final = 600  # refusals a minute: what an agency has that says nothing else
-FLOOD_RATE: Final = 10 * QUOTA / 60
+CALM_RATE: Final = QUOTA / 60
+FLOOD_RATE: Final = 10 * CALM_RATE
 GOOD_RATE: Final = 20.0
 SECONDS: Final = 8  # of a turn
 TURNS: Final = 8  # of each side
@@ -62,11 +64,11 @@ def of(agency_id: str, makes: Iterable[Callable[[], Forged]], number: int) -> li
     return [(agency_id, make) for make in itertools.islice(makes, number)]
 
 
-async def turn(running: Edge, neighbour: Forger, flood: Forger | None) -> Measured:
-    """Let the neighbour ask at its rate, and the flood run beside it; wait for everybody's answers."""
+async def turn(running: Edge, neighbour: Forger, flood: Forger, rate: float) -> Measured:
+    """Let the neighbour ask at its rate, and refusals run beside it at theirs; wait for everybody's answers."""
     good = of(NEIGHBOUR.agency_id, itertools.repeat(neighbour.good), int(GOOD_RATE * SECONDS))
-    junk = of(FLOODING.agency_id, hostile(flood), int(FLOOD_RATE * SECONDS)) if flood is not None else []
-    asked, flooded = await asyncio.gather(running.send_all(good, GOOD_RATE), running.send_all(junk, FLOOD_RATE))
+    junk = of(FLOODING.agency_id, hostile(flood), int(rate * SECONDS))
+    asked, flooded = await asyncio.gather(running.send_all(good, GOOD_RATE), running.send_all(junk, rate))
     await running.answered([*asked, *flooded], ANSWER_SECONDS)
     return Measured(running.latencies(asked), flooded)
 
@@ -77,12 +79,12 @@ async def prove(servers: Servers, folder: Path) -> list[Finding]:
         keys = running.installation.keys
         flood, neighbour = Forger(keys, FLOODING, NEIGHBOUR), Forger(keys, NEIGHBOUR, FLOODING)
         await running.answered([await running.send(FLOODING.agency_id, flood.opening())], ANSWER_SECONDS)
-        for side in (None, flood):  # everything is warm from now on
-            await turn(running, neighbour, side)
+        for rate in (CALM_RATE, FLOOD_RATE):  # everything is warm from now on
+            await turn(running, neighbour, flood, rate)
         calm, under = [], []
         for _ in range(TURNS):
-            calm.append(await turn(running, neighbour, None))
-            under.append(await turn(running, neighbour, flood))
+            calm.append(await turn(running, neighbour, flood, CALM_RATE))
+            under.append(await turn(running, neighbour, flood, FLOOD_RATE))
         return list(findings(running, calm, under))
 
 

@@ -39,8 +39,10 @@ log = get_logger(__name__)
 
 TOPICS: Final = re.escape(REQUESTS.name).replace("<agency>", f"({AGENCY_PATTERN.strip('^$')})")
 _TOPIC: Final = re.compile(TOPICS)
-FLOOD_REST_S: Final = 0.25  # a flood is answered four times a second: each answer costs everybody a commit and a send
-BREATH_RECORDS: Final = 32  # how many are read before other tasks get their turn
+# Each answer costs everybody a commit and a send, and a refusal is not urgent: so refusals gather, and a flood more so.
+FLOOD_REST_S: Final = 0.25
+REFUSED_REST_S: Final = 0.05
+BREATH_S: Final = 0.002  # how long records are read before other tasks get their turn: a signature takes a tenth of it
 
 OpenStore = Callable[[Advance, str], DecisionStore]
 
@@ -114,10 +116,12 @@ class RequestsHandler:
         now = self._clock.now()
         reader = Reader(agency.agency_id, trust, self._memory, now, self._limits, self._on_unknown_key)
         readings: list[Reading] = []
+        breathed = self._clock.monotonic()
         for record in batch.records:
             readings.append(reader.read(record))
-            if len(readings) % BREATH_RECORDS == 0:
+            if self._clock.monotonic() - breathed > BREATH_S:
                 await asyncio.sleep(0)
+                breathed = self._clock.monotonic()
         return readings
 
     def _report(self, batch: LaneBatch, agency: Agency, decisions: Sequence[Decision]) -> None:
@@ -173,7 +177,10 @@ def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisio
 
 
 def _rest_s(decisions: Sequence[Decision]) -> float:
-    return FLOOD_REST_S if any(isinstance(decision, Flooded) for decision in decisions) else 0.0
+    if any(isinstance(decision, Flooded) for decision in decisions):
+        return FLOOD_REST_S
+    refused = sum(isinstance(decision, Rejected | DeadLettered) for decision in decisions)
+    return REFUSED_REST_S if 2 * refused > len(decisions) else 0.0
 
 
 def _outcome(decision: Decision) -> tuple[str, str]:
