@@ -39,9 +39,7 @@ log = get_logger(__name__)
 
 TOPICS: Final = re.escape(REQUESTS.name).replace("<agency>", f"({AGENCY_PATTERN.strip('^$')})")
 _TOPIC: Final = re.compile(TOPICS)
-# Each answer costs everybody a commit and a send, and a refusal is not urgent: so refusals gather, and a flood more so.
-FLOOD_REST_S: Final = 0.25
-REFUSED_REST_S: Final = 0.05
+FLOOD_REST_S: Final = 0.25  # a flood is answered four times a second: each answer costs everybody a commit and a send
 BREATH_S: Final = 0.002  # how long records are read before other tasks get their turn: a signature takes a tenth of it
 
 OpenStore = Callable[[Advance, str], DecisionStore]
@@ -177,10 +175,7 @@ def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisio
 
 
 def _rest_s(decisions: Sequence[Decision]) -> float:
-    if any(isinstance(decision, Flooded) for decision in decisions):
-        return FLOOD_REST_S
-    refused = sum(isinstance(decision, Rejected | DeadLettered) for decision in decisions)
-    return REFUSED_REST_S if 2 * refused > len(decisions) else 0.0
+    return FLOOD_REST_S if any(isinstance(decision, Flooded) for decision in decisions) else 0.0
 
 
 def _outcome(decision: Decision) -> tuple[str, str]:
