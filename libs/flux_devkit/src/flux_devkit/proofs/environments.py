@@ -7,6 +7,7 @@ of what ships can be imported, and `check-settings` and `serve --help` do what t
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -129,10 +130,16 @@ class _Count:
         self.size += len(data)
         return len(data)
 
+    def flush(self) -> None:
+        """Do nothing: nothing is kept."""
+
 
 def packed_megabytes(image: Image) -> float:
     """Return how large the environment is as a layer in a registry: a tar that gzip has packed."""
     count: IO[bytes] = _Count()  # type: ignore[assignment]
-    with tarfile.open(fileobj=count, mode="w|gz", compresslevel=6) as tar:
+    with (
+        gzip.GzipFile(fileobj=count, mode="wb", compresslevel=6) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as tar,
+    ):
         tar.add(image.app / ".venv", "app/.venv")
     return count.size / 1e6  # type: ignore[attr-defined,no-any-return]
