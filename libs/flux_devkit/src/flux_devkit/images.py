@@ -102,7 +102,10 @@ class Builder:
             place.mkdir(parents=True)
         if not base.exists():
             subprocess.run([sys.executable, "-m", "venv", str(base)], check=True, timeout=STEP_SECONDS)
-        kept = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
+        # As the Makefile has it: this machine's own certificates, where something between it and a registry has some.
+        kept = {"UV_SYSTEM_CERTS": "true"} | {
+            name: value for name, value in os.environ.items() if not FOREIGN.match(name)
+        }
         self._variables = kept | {"PATH": f"{base / 'bin'}:{kept['PATH']}", "SERVICE": service}
 
     def carry_out(self, each: Instruction) -> None:

@@ -63,7 +63,9 @@ def program(name: str, module: str, *arguments: str) -> Item:
 def bare(home: Path) -> dict[str, str]:
     """Return an environment with nothing left over: the path, a home for caches, the language."""
     kept = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "JAVA_HOME", "FLUX_CORPORA") if name in os.environ
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "LANG", "JAVA_HOME", "FLUX_CORPORA", "UV_SYSTEM_CERTS")
+        if name in os.environ
     }
     corpora = home.parent / "shared" / "data"
     outside = find_checkout().parent / "shared" / "data"
