@@ -402,7 +402,7 @@ async def test_a_process_that_is_told_to_stop_while_the_broker_is_dead_ends_in_o
     """Its reports are never acknowledged; it gives them up inside its grace and exits 0, with nothing committed."""
     job, broker = job_of(tmp_path, texts=3000), await asyncio.to_thread(fresh_kafka)
     async with desk(broker.bootstrap) as at:
-        async with process(at, FLUX_OPS_DRAIN_GRACE_MS="2000") as service:
+        async with process(at, FLUX_OPS_DRAIN_GRACE_MS="5000") as service:
             await plan_and_dispatch(at, job, 2)
             await at.until(lambda: any(kind == "sliced" for kind, _, _ in at.reports))
             await asyncio.to_thread(broker.kill)
