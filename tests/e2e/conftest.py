@@ -43,4 +43,4 @@ def running_flux(kafka_bootstrap: str, postgres_server: PostgresServer, flux_ses
 def flux(running_flux: Flux) -> Iterator[Flux]:
     """The installation; when a module's tests are done, the oracle reads everything that was ever done on it."""
     yield running_flux
-    examine(running_flux.installation, settled=True, quiescent=True).assert_clean()
+    examine(running_flux.installation, settled=True, quiescent=True, patience_s=120.0).assert_clean()

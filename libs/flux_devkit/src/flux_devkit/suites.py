@@ -13,6 +13,7 @@ from typing import Final
 from flux_devkit.finding import Finding, Item
 from flux_devkit.home import find_checkout
 
+BROKEN: Final = re.compile(r"^(?:FAILED|ERROR) (tests/\S+)", re.M)
 SUMMARY: Final = re.compile(r"(\d+) (passed|failed|error|errors|skipped)")
 
 
@@ -25,7 +26,8 @@ def suite(folder: Path, name: str, command: list[str], limit: float = float("inf
     seconds = time.monotonic() - begun
     holds = done.returncode == 0 and counts.get("passed", 0) > 0 and not counts.get("failed", 0) and seconds <= limit
     bound = "exit 0, no failure" + ("" if limit == float("inf") else f", {limit:.0f} s")
-    yield Finding(name, holds, f"exit {done.returncode}, {tail[0].strip('= ')}, {seconds:.0f} s", bound)
+    broken = "".join(f"; {test}" for test in BROKEN.findall(done.stdout)[:5])
+    yield Finding(name, holds, f"exit {done.returncode}, {tail[0].strip('= ')}, {seconds:.0f} s{broken}", bound)
     return seconds
 
 
