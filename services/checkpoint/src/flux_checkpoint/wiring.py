@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -84,7 +85,8 @@ def retentions_of(settings: CheckpointSettings) -> Retentions:
 async def pause_and_look(service: Service[CheckpointSettings], retentions: Retentions) -> bool:
     """Wait for the next pass and look at the registry; return False when the process stops."""
     goes_on = await service.pause(service.settings.expiry.interval_ms / 1000)
-    retentions.refresh()
+    if goes_on:
+        await asyncio.to_thread(retentions.refresh)  # a large registry takes seconds
     return goes_on
 
 

@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
-from flux_common.auth import Refresh, RegistrySource
+from flux_common.auth import RegistrySource
 from flux_common.auth.keyset import key_files
 from flux_common.contracts import catalogue, intake
 from flux_common.kafka import LaneLimits
-from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
 from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.lanes import Advance
 from flux_common.runtime.key_refresh import KeyRefresher
 from flux_common.runtime.lane_service import lane_parts
+from flux_common.runtime.registry_refresh import look_again
 from flux_common.runtime.service import Jobs, Service
 from flux_ingest.adapters.decisions import PostgresDecisions
 from flux_ingest.adapters.watermarks import HeardWatermarks
@@ -104,13 +104,7 @@ async def keep_current(service: Service[IngestSettings], source: RegistrySource,
 
 
 async def _refresh(service: Service[IngestSettings], source: RegistrySource) -> None:
-    before, now = source.trust.registry.digest, service.clock.now()
-    match source.take(await asyncio.to_thread(source.look, now), now):
-        case Refresh.RELOADED:
-            log.info("agency registry reloaded", before=before, now=source.trust.registry.digest)
-        case Refresh.REFUSED:
-            faults = [str(fault) for fault in source.faults]
-            log.error("agency registry refused; the old one stands", code=Code.SETTINGS_INVALID, faults=faults)
+    await look_again(source, service.clock.now())
     for iss in key_files(source.trust.registry):
         age = service.clock.now() - source.trust.keys.of(iss).confirmed_at
         metrics.keys_age_seconds.labels(iss).set(age.total_seconds())

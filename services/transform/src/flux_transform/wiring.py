@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from os import getpid
 
-from flux_common.auth import Refresh, RegistrySource
+from flux_common.auth import RegistrySource
 from flux_common.contracts import catalogue
 from flux_common.kafka.publisher import IdempotentPublisher
 from flux_common.kafka.work import WorkConsumer
-from flux_common.kernel.codes import Code
 from flux_common.observability.logging import get_logger
+from flux_common.runtime.registry_refresh import look_again
 from flux_common.runtime.service import Jobs, Service
 from flux_common.runtime.waiting import ask, kafka_answers, kafka_is_there, topics_exist
 from flux_transform import together
@@ -153,12 +153,7 @@ def prefixes_of(source: RegistrySource) -> PrefixesOf:
 async def keep_current(service: Service[TransformSettings], source: RegistrySource) -> None:
     """Look at the registry now and then; one with a fault changes nothing."""
     while await service.pause(service.settings.agencies.refresh_ms / 1000):
-        match source.refresh(service.clock.now()):
-            case Refresh.RELOADED:
-                log.info("agency registry reloaded", now=source.trust.registry.digest)
-            case Refresh.REFUSED:
-                faults = [str(fault) for fault in source.faults]
-                log.error("agency registry refused; the old one stands", code=Code.SETTINGS_INVALID, faults=faults)
+        await look_again(source, service.clock.now())
 
 
 def worker_name() -> str:

@@ -91,15 +91,6 @@ class PostgresDecisions:
         )
         return {row["minute"]: row["refused"] - added[row["minute"]] for row in rows}
 
-    async def _insert(
-        self, query: str, rows: Sequence[tuple[Any, ...]], of: Sequence[Asked | Rejected], *more: Any
-    ) -> None:
-        """Insert rows whose lane is that of the values they are of."""
-        if rows:
-            tp = of[0].position.tp
-            columns = (list(column) for column in zip(*rows, strict=True))
-            await self._connection.execute(_SQL[query], self._agency_id, tp.topic, tp.kafka_partition, *more, *columns)
-
     async def forget_uses(self, now: datetime, most: int) -> int:
         """Forget at most `most` single uses whose tokens are refused by now for their age; return how many."""
         return len(await self._connection.fetch(_SQL["forget_uses"], self._agency_id, now, most))
