@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import tarfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flux_client.verifier import Failure, VerificationFailed, verify_consistency, verify_inclusion
+from flux_devkit import home
 
-CORPORA = Path(os.environ.get("FLUX_CORPORA", Path(__file__).parents[2] / "../shared/data"))
+CORPORA = home.corpora()
 ARCHIVE = CORPORA / "merkle-proofs/proofs.tar.gz"
 pytestmark = pytest.mark.skipif(not ARCHIVE.exists(), reason=f"FLUX_CORPORA: no {ARCHIVE.name} (Merkle proof cases)")
 

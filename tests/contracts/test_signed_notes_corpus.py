@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +23,9 @@ from flux_client.verifier import (
     verify_consistency,
     verify_inclusion,
 )
+from flux_devkit import home
 
-CORPORA = Path(os.environ.get("FLUX_CORPORA", Path(__file__).parents[2] / "../shared/data"))
+CORPORA = home.corpora()
 FOLDER = CORPORA / "signed-notes"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="FLUX_CORPORA: no signed-notes (C2SP note vectors)")
 TESSERA = "example.com/log/testdata"

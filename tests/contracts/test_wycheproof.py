@@ -6,7 +6,6 @@ The cases' payloads are no claims, so what runs is form, key set, algorithm and 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from flux_common.auth.compact import kid_of, read_compact
 from flux_common.auth.jwk import ALGORITHMS
 from flux_common.auth.keyset import read_jwks
 from flux_common.auth.signature import verify_signature
+from flux_devkit import home
 
 ROOT = Path(__file__).parents[2]
-CASES = Path(os.environ.get("FLUX_CORPORA") or ROOT.parent / "shared" / "data") / "jws/json_web_signature_test.json"
+CASES = home.corpora() / "jws/json_web_signature_test.json"
 HEADER = frozenset({"alg", "kid", "typ"})
 
 # Marked valid, and refused by any verifier that keeps a key to its one algorithm: signed with PS384 under a PS256 key.

@@ -6,18 +6,18 @@ A check that could not fail would prove nothing; a mistake that three checks rep
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flux_devkit import home
 from flux_devkit.manifests.checks import checks_for
 from flux_devkit.manifests.documents import Document, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CORPORA = Path(os.environ.get("FLUX_CORPORA", REPOSITORY / "../shared/data")) / "crd-schemas"
+CORPORA = home.corpora() / "crd-schemas"
 CHECKS = checks_for("production", REPOSITORY, CORPORA if CORPORA.is_dir() else None)
 Plant = Callable[[list[Document]], Any]
 

@@ -6,7 +6,6 @@ it receives and dispatches the next items from what was reported, never from wha
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from flux_common.contracts.work import Job as JobModel
 from flux_common.contracts.work import PlanRange, WorkDispatched
 from flux_common.kernel.clock import SystemClock
 from flux_common.kernel.ids import run_id, sha256_hex
+from flux_devkit import home
 from flux_transform.adapters.plan_file import PlanFiles
 from flux_transform.adapters.store import Access, OpenStores
 from flux_transform.adapters.workers import ProcessWorkers
@@ -164,8 +164,7 @@ class Driver:
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """Return the folder of sample archives; skip where there is none."""
-    root = Path(__file__).parents[3]
-    folder = Path(os.environ.get("FLUX_CORPORA", root / "../shared/data")) / "samples"
+    folder = home.corpora() / "samples"
     if not folder.is_dir():
         pytest.skip("no sample archives: set FLUX_CORPORA")
     return folder.resolve()

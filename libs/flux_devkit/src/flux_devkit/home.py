@@ -101,6 +101,11 @@ def find_checkout() -> Path:
     raise DevkitError(f"no checkout of Flux found (no {POM} above {here} or {Path.cwd()}); run inside the checkout")
 
 
+def corpora() -> Path:
+    """Where the public test data lie, if they do: `FLUX_CORPORA`, or `shared/data` beside the checkout."""
+    return Path(os.environ.get("FLUX_CORPORA") or find_checkout().parent / "shared/data")
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file for its owner only, whole or not at all."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")

@@ -8,11 +8,10 @@ with 1 if anything is.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from flux_devkit.home import find_checkout
+from flux_devkit.home import corpora, find_checkout
 from flux_devkit.manifests import generated, rendering, wiring
 from flux_devkit.manifests.checks import checks_for
 from flux_devkit.manifests.documents import parse
@@ -41,10 +40,10 @@ def main() -> int:
 
 def check(repository: Path, targets: dict[str, Path]) -> int:
     """Say every finding and how many there are, and which secrets are left for a person to make."""
-    corpora = Path(os.environ.get("FLUX_CORPORA", repository.parent / "shared/data")) / "crd-schemas"
-    schemas = corpora if corpora.is_dir() else None
+    crds = corpora() / "crd-schemas"
+    schemas = crds if crds.is_dir() else None
     if schemas is None:
-        sys.stdout.write(f"operators' schemas are not checked: there is no {corpora}\n")
+        sys.stdout.write(f"operators' schemas are not checked: there is no {crds}\n")
     findings = 0
     for target, folder in targets.items():
         documents = parse(rendering.kustomize(folder))

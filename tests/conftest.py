@@ -1,13 +1,14 @@
-"""Where the contract lies, and where the public corpora are, if they are."""
+"""What suites share: where the repository is, and where the public corpora are, if they are."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from flux_devkit import home
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def corpora() -> Path:
     """Return the folder of public test data; without it the test is skipped."""
-    folder = Path(os.environ.get("FLUX_CORPORA", REPOSITORY / "../shared/data"))
+    folder = home.corpora()
     if not folder.is_dir():
         pytest.skip(f"no corpora at {folder}: set FLUX_CORPORA to their folder")
     return folder
