@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from flux_common.auth.keyset import read_jwks
 from flux_common.auth.signature import verify_signature
 from flux_devkit import home
 
-ROOT = Path(__file__).parents[2]
 CASES = home.corpora() / "jws/json_web_signature_test.json"
 HEADER = frozenset({"alg", "kid", "typ"})
 
