@@ -89,6 +89,20 @@ def test_what_is_sealed_waits_until_it_is_signed_to_its_end() -> None:
     assert (unsigned.waiting(LANE), unsigned.oldest(LANE)) == ([], None)
 
 
+def test_what_a_lane_seals_beside_the_timer_is_not_forgotten() -> None:
+    """Timer and lane each settle after their own commit: the timer what it signed to the end, the lane what it sealed since."""
+    unsigned, _, clock = books()
+    timer, sealed = tree(5, 5), tree(6, 5)
+    for order in ([timer, sealed], [sealed, timer]):
+        unsigned.expect(LANE, {"nasa": NOW})  # the lane waits for the timer's locks
+        unsigned.signed([timer])
+        for one in order:
+            unsigned.settle(LANE, [one])
+        clock.ticks += 1
+
+        assert (unsigned.waiting(LANE), unsigned.oldest(LANE)) == (["nasa"], NOW), order
+
+
 def test_a_signed_log_rests_for_a_second_unless_much_is_left() -> None:
     """After a head the next is due in a second; with a thousand leaves left it is due at once."""
     unsigned, _, clock = books()

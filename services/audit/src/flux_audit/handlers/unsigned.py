@@ -5,6 +5,8 @@ None can be forgotten: whatever a lane is about to seal is noted *before* its tr
 signed in the transaction that seals them, so a log with leaves that its owner's death left unsigned has a head that is
 in the memory, or on its way there in the outbox. Whoever takes a lane reads the memory to its high watermark before the
 first signing under the new epoch, and looks once at every agency of that Kafka partition that it names, now or later.
+Lane and timer settle their transactions in whatever order their tasks resume: only who saw a log at its largest may
+say that it is signed to its end, and what a lane sealed behind the timer's back is noted again.
 Nothing here is authoritative; looking in vain costs one query.
 """
 
@@ -24,10 +26,15 @@ from flux_common.kernel.positions import Lane, TopicPartition
 
 @dataclass(slots=True)
 class LaneBook:
-    """Of one lane: `waiting` maps an agency to the time of its oldest unsigned fact (None: not known)."""
+    """Of one lane: `waiting` maps an agency to the time of its oldest unsigned fact (None: not known).
+
+    `expected` holds that time for what was about to be sealed last, `sizes` the largest size at which a log was settled.
+    """
 
     epoch: int
     waiting: dict[str, datetime | None] = field(default_factory=dict)
+    expected: dict[str, datetime | None] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
     newest: datetime | None = None  # the time of the newest fact that this process sealed
 
@@ -53,6 +60,7 @@ class Unsigned:
         book = self._books.setdefault(lane.tp, LaneBook(lane.owner_epoch))
         book.epoch = lane.owner_epoch
         book.heard.clear()
+        book.sizes.clear()
         self.listen(lane.tp)
 
     def listen(self, tp: TopicPartition) -> None:
@@ -69,20 +77,28 @@ class Unsigned:
 
     def expect(self, tp: TopicPartition, agencies: Mapping[str, datetime | None]) -> None:
         """Note what is about to be sealed, with the time of each log's oldest new fact."""
-        waiting = self._books[tp].waiting
+        book = self._books[tp]
+        book.expected = dict(agencies)
         for agency, since in agencies.items():
-            waiting[agency] = waiting.get(agency) or since
+            book.waiting[agency] = book.waiting.get(agency) or since
 
     def waiting(self, tp: TopicPartition) -> list[str]:
         """Return the logs to look at now."""
         return sorted(agency for agency in self._books[tp].waiting if self._may_sign(agency))
 
     def settle(self, tp: TopicPartition, trees: Iterable[Tree]) -> None:
-        """Forget the logs that are signed to their end; call it after the commit."""
+        """Forget the logs that are signed to their end, and note those that are not; call it after the commit."""
         book = self._books.get(tp)
+        if book is None:
+            return
         for tree in trees:
             agency = tree.agency_id
-            if book is not None and tree.unsigned == 0 and not is_behind(tree, self.memory.last(agency)):
+            if tree.size < book.sizes.get(agency, 0):
+                continue
+            book.sizes[agency] = tree.size
+            if tree.unsigned or is_behind(tree, self.memory.last(agency)):
+                book.waiting.setdefault(agency, book.expected.get(agency))
+            else:
                 book.waiting.pop(agency, None)
                 self._refused_until.pop(agency, None)
 
