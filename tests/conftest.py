@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from flux_devkit import home
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A shell's background job ignores Ctrl-C, and so would the programs that tests press it on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ if all hold. On two cores `backbone` takes about an hour, `trust` a quarter of o
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ def main() -> int:
     parser.add_argument("milestone", choices=sorted(MILESTONES))
     parser.add_argument("--only", help="run only items whose name contains this")
     arguments = parser.parse_args()
+    # A shell's background job ignores Ctrl-C, and so would the programs that it is pressed on here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="flux-prove-") as folder:
         return report(_findings(MILESTONES[arguments.milestone], Path(folder), arguments.only))
 
