@@ -14,7 +14,7 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import InvalidMessage
 from flux_ingest.adapters.decisions import PostgresDecisions
 from flux_ingest.handlers.expiry import COUNTS_KEPT, UsesExpiry
-from flux_ingest.handlers.requests import FLOOD_REST_S
+from flux_ingest.handlers.requests import PRESS_REST_S
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -54,7 +54,7 @@ async def test_what_is_too_much_shares_one_decision(braked: Bench, hand: Any) ->
         ("run.accepted", None),
         ("run.admitted", None),
     ]
-    assert rest_s == FLOOD_REST_S
+    assert rest_s == PRESS_REST_S
     assert flood["offsets"] == [{"first": 3, "last": 3}, {"first": 5, "last": 6}]
     assert (flood["position"]["offset"], flood["count"]) == (3, 3)
     assert flood["codes"] == {"HEADER_INVALID": 1, "TOKEN_MALFORMED": 2}
@@ -64,6 +64,24 @@ async def test_what_is_too_much_shares_one_decision(braked: Bench, hand: Any) ->
     assert (kept["last_offset"], kept["refused"]) == (6, 3)
     assert len(await braked.rows("SELECT * FROM rejections")) == 2
     assert await braked.ledger() == [(2, "dead_letter", "HEADER_INVALID", None)]
+
+
+async def test_who_presses_rests_until_a_batch_is_calm(braked: Bench, hand: Any) -> None:
+    """Within the limit, yet faster than the minute allows: each has its answer, and the lane rests; the others' do not."""
+    stale, at = (hand.body(), hand.headers(b"a.b.c")), datetime.now(UTC).replace(second=0, microsecond=0)
+    past = at - timedelta(minutes=5)
+    rests = [
+        await braked.handler.apply(await braked.batch(*records, at=when))
+        for when, records in (
+            (at + timedelta(minutes=1), [stale]),  # the minute has not begun: nothing is allowed yet but a head start
+            (at, [(hand.body("r-good"), hand.headers())]),
+            (past, [stale] * LIMIT),
+            (past, [stale]),
+        )
+    ]
+
+    assert rests == [PRESS_REST_S, 0.0, 0.0, PRESS_REST_S]
+    assert [code for _, code in await told(braked)].count("TOKEN_MALFORMED") == 1 + LIMIT
 
 
 async def test_all_lanes_of_an_agency_share_the_minute(braked: Bench, hand: Any) -> None:

@@ -6,12 +6,13 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flux_common.kernel.codes import Code
 from flux_common.kernel.positions import TopicPartition
-from flux_ingest.domain.brake import brake, minute_of, ranges, refusals
+from flux_ingest.domain.brake import brake, minute_of, presses, ranges, refusals
 from flux_ingest.domain.model import (
     Accepted,
     Asked,
@@ -99,6 +100,25 @@ def test_how_a_lane_is_cut_into_batches_does_not_matter(events: list[tuple[str, 
 
     assert first + second == whole
     assert whole.count("-") == sum(max(0, number - limit) for number in refused.values())
+
+
+@pytest.mark.parametrize(
+    ("refused", "seconds", "pressing"),
+    [
+        (30, 0, False),  # a twentieth at once
+        (31, 0, True),
+        (330, 30, False),
+        (331, 30, True),
+        (600, 59, False),
+        (601, 59, True),
+        (600, 600, False),  # a backlog may have its minute's whole limit
+        (601, 600, True),
+        (30, -5, False),  # the broker's clock is ahead of the database's
+    ],
+)
+def test_who_presses_is_ahead_of_the_minutes_limit(refused: int, seconds: int, pressing: bool) -> None:
+    """The limit grows through the minute, from a head start on; past it everybody presses."""
+    assert presses({NOON: refused}, 600, NOON + timedelta(seconds=seconds)) == pressing
 
 
 @given(st.sets(st.integers(0, 60)))

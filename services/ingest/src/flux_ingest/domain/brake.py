@@ -13,7 +13,9 @@ each refused record under its position, alone (`rejections`) or in a range (`flo
 | calm: fewer refusals than the limit | told by itself | told by itself; one more | calm |
 | flooded: as many, or more | told by itself | joins the batch's one decision; one more | calm |
 
-After a flooded batch the handler lets the agency's lanes rest, so that a flood comes in few, large batches.
+An agency *presses* while its refusals run ahead of what a minute's limit allows up to now, or past the limit. The handler
+then works its lanes gently: it lets them rest, so that what must be refused comes in few batches, and reads those with
+pauses, so that the others' work goes between. Nothing but time depends on it.
 
 A record counts in its own minute, however late it is read: a backlog is braked as it would have been when it arrived.
 """
@@ -23,8 +25,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from flux_ingest.domain.model import DeadLettered, Decision, Flooded, Rejected
+
+HEAD_START: Final = 0.05  # of a minute's limit: what may come at once and is no press
 
 
 def minute_of(at: datetime) -> datetime:
@@ -54,6 +59,16 @@ def brake(
         counted[minute] += 1
         braked.append(Flooded(decision) if counted[minute] > per_minute else decision)
     return braked
+
+
+def presses(counted: Mapping[datetime, int], per_minute: int, now: datetime) -> bool:
+    """Tell whether refusals come faster than the limit; `counted` says how many each minute has."""
+    return any(number > per_minute * _allowed(minute, now) for minute, number in counted.items())
+
+
+def _allowed(minute: datetime, now: datetime) -> float:
+    """Return the share of a minute's limit that `now` allows: all of it when the minute is over."""
+    return min(1.0, HEAD_START + max(0.0, (now - minute).total_seconds()) / 60)
 
 
 def ranges(offsets: Sequence[int]) -> list[tuple[int, int]]:

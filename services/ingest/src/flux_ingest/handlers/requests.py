@@ -26,7 +26,7 @@ from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.lanes import Advance, PostgresLanes
 from flux_common.postgres.outbox import DeadLetter
-from flux_ingest.domain.brake import brake, minute_of, refusals
+from flux_ingest.domain.brake import brake, minute_of, presses, refusals
 from flux_ingest.domain.decide import decide
 from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Flooded, Redelivered, Rejected, Repeated
 from flux_ingest.handlers.events import Telling
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 
 TOPICS: Final = re.escape(REQUESTS.name).replace("<agency>", f"({AGENCY_PATTERN.strip('^$')})")
 _TOPIC: Final = re.compile(TOPICS)
-FLOOD_REST_S: Final = 0.25  # a flood is answered four times a second: each answer costs everybody a commit and a send
+PRESS_REST_S: Final = 0.25  # a flood is answered four times a second: each answer costs everybody a commit and a send
 BREATH_S: Final = 0.002  # how long records are read before other tasks get their turn: a signature takes a tenth of it
 
 OpenStore = Callable[[Advance, str], DecisionStore]
@@ -76,9 +76,10 @@ class RequestsHandler:
         self._on_unknown_key = on_unknown_key
         self._limits = limits
         self._memory = VerifiedTokens()
+        self._pressing: set[str] = set()  # agencies whose last batch says so (domain/brake.py)
 
     async def apply(self, batch: LaneBatch) -> float:
-        """Decide on a batch in one transaction; an agency that floods rests after it."""
+        """Decide on a batch in one transaction; an agency that presses rests after it."""
         trust = self._trust()
         agency = _registered(batch, trust)
         readings = await self._read(batch, agency, trust)
@@ -88,11 +89,11 @@ class RequestsHandler:
             await store.lock()
             findings = [reading.finding for reading in readings]
             decisions = decide(findings, await store.known(batch, findings))
-            decisions = await _braked(advance, store, agency, decisions)
+            decisions = await self._braked(advance, store, agency, decisions)
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
-        return _rest_s(decisions)
+        return self._rest_s(agency)
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> float:
         """Put the records of `batch` aside: their bytes, or the database, cannot take them. Floods of them are braked, too."""
@@ -104,23 +105,42 @@ class RequestsHandler:
             store = self._open_store(advance, agency.agency_id)
             await store.lock()
             put_aside: list[Decision] = [DeadLettered(record.position, code) for record in batch.records]
-            decisions = await _braked(advance, store, agency, put_aside)
+            decisions = await self._braked(advance, store, agency, put_aside)
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
-        return _rest_s(decisions)
+        return self._rest_s(agency)
 
     async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
         now = self._clock.now()
         reader = Reader(agency.agency_id, trust, self._memory, now, self._limits, self._on_unknown_key)
+        gently = agency.agency_id in self._pressing
         readings: list[Reading] = []
         breathed = self._clock.monotonic()
         for record in batch.records:
             readings.append(reader.read(record))
-            if self._clock.monotonic() - breathed > BREATH_S:
-                await asyncio.sleep(0)
+            spent = self._clock.monotonic() - breathed
+            if gently or spent > BREATH_S:
+                await asyncio.sleep(spent if gently else 0)
                 breathed = self._clock.monotonic()
         return readings
+
+    async def _braked(
+        self, advance: Advance, store: DecisionStore, agency: Agency, decisions: list[Decision]
+    ) -> list[Decision]:
+        """Count the refusals of a batch, let those past the agency's limit share one answer, and note whether it presses."""
+        minutes = [minute_of(record.appended_at or advance.now) for record in advance.batch.records]
+        added = refusals(decisions, minutes)
+        self._pressing.discard(agency.agency_id)
+        if not added:
+            return decisions
+        before, limit = await store.count_refusals(added), agency.rejects_per_minute
+        if presses(added + Counter(before), limit, advance.now):
+            self._pressing.add(agency.agency_id)
+        return brake(decisions, minutes, before, limit)
+
+    def _rest_s(self, agency: Agency) -> float:
+        return PRESS_REST_S if agency.agency_id in self._pressing else 0.0
 
     def _report(self, batch: LaneBatch, agency: Agency, decisions: Sequence[Decision]) -> None:
         """Count and log what was committed."""
@@ -149,15 +169,6 @@ def _registered(batch: LaneBatch, trust: Trust) -> Agency:
     return agency
 
 
-async def _braked(advance: Advance, store: DecisionStore, agency: Agency, decisions: list[Decision]) -> list[Decision]:
-    """Count the refusals of a batch, and let those past the agency's limit share one answer."""
-    minutes = [minute_of(record.appended_at or advance.now) for record in advance.batch.records]
-    added = refusals(decisions, minutes)
-    if not added:
-        return decisions
-    return brake(decisions, minutes, await store.count_refusals(added), agency.rejects_per_minute)
-
-
 def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisions: Sequence[Decision]) -> None:
     """Write every decision's events, and book in the ledger what had no effect."""
     telling = Telling(agency, advance.batch.lane.topic_id, advance.now)
@@ -172,10 +183,6 @@ def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisio
                 advance.duplicate(reading.record, code=code)
             case DeadLettered(_, code):
                 advance.bury(reading.record, DeadLetter.of(agency.agency_id, reading.record, code))
-
-
-def _rest_s(decisions: Sequence[Decision]) -> float:
-    return FLOOD_REST_S if any(isinstance(decision, Flooded) for decision in decisions) else 0.0
 
 
 def _outcome(decision: Decision) -> tuple[str, str]:
