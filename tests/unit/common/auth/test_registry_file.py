@@ -305,6 +305,7 @@ def test_a_key_set_may_be_named_by_its_url(path: Path) -> None:
     assert isinstance(url, KeyUrl)
     assert (url.host, url.port, url.target, url.tls) == ("id.nasa.example", 443, "/.well-known/jwks.json?v=1", True)
     assert url.authority == "id.nasa.example"
+    assert str(url) == "https://id.nasa.example/.well-known/jwks.json?…"  # what follows may be a key of the provider's
 
 
 @pytest.mark.parametrize("text", ["http://127.0.0.1:8080/jwks", "http://[::1]/", "https://10.1.2.3:8443/k"])

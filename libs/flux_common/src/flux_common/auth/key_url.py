@@ -22,7 +22,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?")
 
 @dataclass(frozen=True, slots=True)
 class KeyUrl:
-    """A key set's URL and its parts: what to connect to, what to ask for, and whether TLS is spoken."""
+    """A key set's URL and its parts: what to connect to, what to ask for, and whether TLS is spoken.
+
+    As a string, for logs and messages, it has no query: some providers want a key of theirs there.
+    """
 
     text: str
     host: str
@@ -37,7 +40,8 @@ class KeyUrl:
         return host if self.port == _PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        return self.text
+        before, mark, _ = self.text.partition("?")
+        return f"{before}?…" if mark else before
 
 
 def is_url(text: str) -> bool:

@@ -178,14 +178,14 @@ class KeyRefresher:
         one.fetching = False
         if outcome.good:
             if one.said:
-                log.info("key set is refreshed again", issuer=iss, url=one.url.text)
+                log.info("key set is refreshed again", issuer=iss, url=str(one.url))
             one.said = ""
             one.backoff.reset()
             one.due_s = asked_s + jittered(self._pace.refresh_s, self._draw)
             return
         one.due_s = self._clock.monotonic() + one.backoff.next_s()
         if why != one.said or one.backoff.tries % SAID_AGAIN_EVERY == 0:
-            log.error("key set not refreshed; the old one stands", issuer=iss, url=one.url.text, why=why)
+            log.error("key set not refreshed; the old one stands", issuer=iss, url=str(one.url), why=why)
         one.said = why
 
     async def _outcome(self, iss: str, url: KeyUrl, asked_at: datetime) -> tuple[Outcome, str]:
