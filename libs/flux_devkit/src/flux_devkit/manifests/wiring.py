@@ -88,7 +88,7 @@ def _references(documents: list[Document], pod: Pod) -> Iterator[Finding]:
 
 
 def referred(pod: Pod) -> Iterator[tuple[str, str]]:
-    """Yield (kind, name) of everything that a pod needs by name."""
+    """Yield (kind, name) of everything that a pod needs by name; a source that is optional may be missing."""
     yield "ServiceAccount", pod.spec.get("serviceAccountName", "default")
     for volume in pod.spec.get("volumes", []):
         yield from _volume_references(volume)
@@ -108,7 +108,8 @@ def _volume_references(volume: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "persistentVolumeClaim" in volume:
         yield "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]
     for source in volume.get("projected", {}).get("sources", []):
-        yield from (("Secret", source["secret"]["name"]) for _ in [0] if "secret" in source)
+        if "secret" in source and not source["secret"].get("optional"):
+            yield "Secret", source["secret"]["name"]
 
 
 def made_secrets(documents: Iterable[Document]) -> set[str]:
