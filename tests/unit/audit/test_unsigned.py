@@ -103,6 +103,33 @@ def test_what_a_lane_seals_beside_the_timer_is_not_forgotten() -> None:
         assert (unsigned.waiting(LANE), unsigned.oldest(LANE)) == (["nasa"], NOW), order
 
 
+def test_an_older_view_of_the_same_leaves_changes_nothing() -> None:
+    """The timer signs what the lane has sealed, and its settling is first."""
+    unsigned, _, _ = books()
+    unsigned.expect(LANE, {"nasa": NOW})
+    for one in (tree(6, 6), tree(6, 5)):
+        unsigned.settle(LANE, [one])
+
+    assert unsigned.waiting(LANE) == []
+
+
+def test_a_lane_that_was_left_and_is_taken_again_waits_for_what_it_waited_for() -> None:
+    """Also for a log of another Kafka partition, sealed from here; and the oldest fact's time is known still."""
+    unsigned, _, _ = books()
+    unsigned.expect(LANE, {"nasa": NOW, NEIGHBOUR: None})
+    unsigned.keep([])
+    asyncio.run(unsigned.prepare(lane(2)))
+
+    assert (unsigned.waiting(LANE), unsigned.oldest(LANE)) == (sorted(["nasa", NEIGHBOUR]), NOW)
+
+
+def test_every_take_looks_at_the_systems_own_log() -> None:
+    """A fact with a damaged key is sealed there from any lane, so none but this lane may know that it is not signed."""
+    unsigned, _, _ = books("_system", NEIGHBOUR)
+
+    assert unsigned.waiting(LANE) == ["_system"]
+
+
 def test_a_signed_log_rests_for_a_second_unless_much_is_left() -> None:
     """After a head the next is due in a second; with a thousand leaves left it is due at once."""
     unsigned, _, clock = books()

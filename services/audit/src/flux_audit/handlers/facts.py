@@ -101,9 +101,13 @@ def _book(advance: Advance, growths: Sequence[Growth], by_agency: ByAgency) -> N
 
 
 def _oldest(read: Sequence[FactRead]) -> datetime | None:
-    """Return the time of the oldest fact; times of one form and zone are ordered as their texts are."""
-    oldest = min((one.fact.ts for one in read if one.fact is not None), default=None)
-    return datetime.fromisoformat(oldest) if oldest is not None else None
+    """Return the time of the oldest fact; of what cannot be read, when it arrived."""
+    times = [_made_at(one) for one in read]
+    return min((at for at in times if at is not None), default=None)
+
+
+def _made_at(read: FactRead) -> datetime | None:
+    return datetime.fromisoformat(read.fact.ts) if read.fact is not None else read.record.appended_at
 
 
 def _newest(read: Sequence[FactRead]) -> datetime | None:

@@ -82,7 +82,9 @@ class Leftovers:
 
     async def round(self) -> None:
         """Look at every lane once. Raises Unavailable."""
-        lanes = [lane for lane in self._lanes() if self._fenced.get(lane.tp) != lane.owner_epoch]
+        taken = self._lanes()
+        self._fenced = {one.tp: one.owner_epoch for one in taken if self._fenced.get(one.tp) == one.owner_epoch}
+        lanes = [lane for lane in taken if lane.tp not in self._fenced]
         for tp in self._unsigned.keep([lane.tp for lane in lanes]):
             self._told.pop(tp, None)
             with suppress(KeyError):

@@ -4,7 +4,8 @@ Theory. The rows say what is unsigned; this says where to look, for a service ro
 None can be forgotten: whatever a lane is about to seal is noted *before* its transaction; and a log's first leaves are
 signed in the transaction that seals them, so a log with leaves that its owner's death left unsigned has a head that is
 in the memory, or on its way there in the outbox. Whoever takes a lane reads the memory to its high watermark before the
-first signing under the new epoch, and looks once at every agency of that Kafka partition that it names, now or later.
+first signing under the new epoch, and looks once at every agency of that Kafka partition that it names, now or later;
+and at the system's own log, for a fact with a damaged key is sealed there from any lane.
 Lane and timer settle their transactions in whatever order their tasks resume: only who saw a log at its largest may
 say that it is signed to its end, and what a lane sealed behind the timer's back is noted again.
 Nothing here is authoritative; looking in vain costs one query.
@@ -20,7 +21,7 @@ from flux_audit.domain.signing import Cadence, Tree, is_behind
 from flux_audit.ports import HeadMemory
 from flux_common.contracts.catalogue import AUDIT
 from flux_common.kernel.clock import Clock
-from flux_common.kernel.ids import fact_partition
+from flux_common.kernel.ids import SYSTEM_AGENCY, fact_partition
 from flux_common.kernel.positions import Lane, TopicPartition
 
 
@@ -28,13 +29,14 @@ from flux_common.kernel.positions import Lane, TopicPartition
 class LaneBook:
     """Of one lane: `waiting` maps an agency to the time of its oldest unsigned fact (None: not known).
 
-    `expected` holds that time for what was about to be sealed last, `sizes` the largest size at which a log was settled.
+    `expected` holds that time for what was about to be sealed last; `settled` the largest (size, signed size) at which a
+    log was settled under this epoch.
     """
 
     epoch: int
     waiting: dict[str, datetime | None] = field(default_factory=dict)
     expected: dict[str, datetime | None] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
+    settled: dict[str, tuple[int, int]] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
     newest: datetime | None = None  # the time of the newest fact that this process sealed
 
@@ -47,6 +49,7 @@ class Unsigned:
         self.cadence = cadence
         self._clock = clock
         self._books: dict[TopicPartition, LaneBook] = {}
+        self._left: dict[TopicPartition, dict[str, datetime | None]] = {}  # what waited when a lane was left
         self._signed_at: dict[str, float] = {}
         self._refused_until: dict[str, float] = {}
 
@@ -59,17 +62,16 @@ class Unsigned:
         await self.memory.refresh()
         book = self._books.setdefault(lane.tp, LaneBook(lane.owner_epoch))
         book.epoch = lane.owner_epoch
+        book.waiting = self._left.pop(lane.tp, {}) | book.waiting
         book.heard.clear()
-        book.sizes.clear()
+        book.settled.clear()
         self.listen(lane.tp)
 
     def listen(self, tp: TopicPartition) -> None:
         """Look at the logs of this lane of which the memory has heard since the last time."""
         book = self._books[tp]
         heard = {
-            agency
-            for agency in self.memory.agencies()
-            if agency not in book.heard and fact_partition(agency, AUDIT.kafka_partitions) == tp.kafka_partition
+            agency for agency in self.memory.agencies() if agency not in book.heard and _may_be_sealed_from(tp, agency)
         }
         book.heard |= heard
         for agency in heard:
@@ -93,9 +95,9 @@ class Unsigned:
             return
         for tree in trees:
             agency = tree.agency_id
-            if tree.size < book.sizes.get(agency, 0):
+            if (tree.size, tree.signed_size) < book.settled.get(agency, (0, 0)):
                 continue
-            book.sizes[agency] = tree.size
+            book.settled[agency] = (tree.size, tree.signed_size)
             if tree.unsigned or is_behind(tree, self.memory.last(agency)):
                 book.waiting.setdefault(agency, book.expected.get(agency))
             else:
@@ -117,10 +119,10 @@ class Unsigned:
             book.newest = max(newest, book.newest or newest)
 
     def keep(self, tps: Collection[TopicPartition]) -> set[TopicPartition]:
-        """Forget the lanes that are not ours any more, and return them."""
+        """Close the books of lanes that are not ours now, and return them; what waits is remembered for the next Take."""
         gone = self._books.keys() - set(tps)
         for tp in gone:
-            del self._books[tp]
+            self._left[tp] = self._books.pop(tp).waiting
         return gone
 
     # By log.
@@ -158,3 +160,7 @@ class Unsigned:
     def _epoch(self, tp: TopicPartition) -> int | None:
         book = self._books.get(tp)
         return book.epoch if book is not None else None
+
+
+def _may_be_sealed_from(tp: TopicPartition, agency: str) -> bool:
+    return agency == SYSTEM_AGENCY or fact_partition(agency, AUDIT.kafka_partitions) == tp.kafka_partition
