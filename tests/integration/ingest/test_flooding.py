@@ -73,7 +73,10 @@ async def test_who_presses_rests_until_a_batch_is_calm(braked: Bench, hand: Any)
     rests = [
         await braked.handler.apply(await braked.batch(*records, at=when))
         for when, records in (
-            (at + timedelta(minutes=1), [stale]),  # the minute has not begun: nothing is allowed yet but a head start
+            (
+                at + timedelta(minutes=1),
+                [stale] * 2,
+            ),  # the minute has not begun: nothing is allowed yet but a head start
             (at, [(hand.body("r-good"), hand.headers())]),
             (past, [stale] * LIMIT),
             (past, [stale]),
@@ -81,7 +84,7 @@ async def test_who_presses_rests_until_a_batch_is_calm(braked: Bench, hand: Any)
     ]
 
     assert rests == [PRESS_REST_S, 0.0, 0.0, PRESS_REST_S]
-    assert [code for _, code in await told(braked)].count("TOKEN_MALFORMED") == 1 + LIMIT
+    assert [code for _, code in await told(braked)].count("TOKEN_MALFORMED") == 2 + LIMIT
 
 
 async def test_all_lanes_of_an_agency_share_the_minute(braked: Bench, hand: Any) -> None:

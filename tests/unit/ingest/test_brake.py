@@ -119,6 +119,7 @@ def test_how_a_lane_is_cut_into_batches_does_not_matter(events: list[tuple[str, 
 def test_who_presses_is_ahead_of_the_minutes_limit(refused: int, seconds: int, pressing: bool) -> None:
     """The limit grows through the minute, from a head start on; past it everybody presses."""
     assert presses({NOON: refused}, 600, NOON + timedelta(seconds=seconds)) == pressing
+    assert not presses({NOON: 1}, 1, NOON)  # one is never a press
 
 
 @given(st.sets(st.integers(0, 60)))

@@ -15,7 +15,7 @@ each refused record under its position, alone (`rejections`) or in a range (`flo
 
 An agency *presses* while its refusals run ahead of what a minute's limit allows up to now, or past the limit. The handler
 then works its lanes gently: it lets them rest, so that what must be refused comes in few batches, and reads those with
-pauses, so that the others' work goes between. Nothing but time depends on it.
+pauses, so that the others' work goes between. Only time depends on it, and what time decides: a request may expire waiting.
 
 A record counts in its own minute, however late it is read: a backlog is braked as it would have been when it arrived.
 """
@@ -63,7 +63,7 @@ def brake(
 
 def presses(counted: Mapping[datetime, int], per_minute: int, now: datetime) -> bool:
     """Tell whether refusals come faster than the limit; `counted` says how many each minute has."""
-    return any(number > per_minute * _allowed(minute, now) for minute, number in counted.items())
+    return any(number > max(1.0, per_minute * _allowed(minute, now)) for minute, number in counted.items())
 
 
 def _allowed(minute: datetime, now: datetime) -> float:

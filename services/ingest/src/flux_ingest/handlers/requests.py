@@ -8,7 +8,6 @@ refuses, or nobody can read, is put aside.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from flux_common.contracts.types import AGENCY_PATTERN
 from flux_common.kernel.clock import Clock
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import FluxError, InvariantBroken
-from flux_common.kernel.positions import LaneBatch
+from flux_common.kernel.positions import LaneBatch, TopicPartition
 from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.lanes import Advance, PostgresLanes
@@ -31,6 +30,7 @@ from flux_ingest.domain.decide import decide
 from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Flooded, Redelivered, Rejected, Repeated
 from flux_ingest.handlers.events import Telling
 from flux_ingest.handlers.flooding import of_the_flood
+from flux_ingest.handlers.pauses import Pauses
 from flux_ingest.handlers.reading import OnUnknownKey, Reader, Reading
 from flux_ingest.handlers.sealing import SealGate
 from flux_ingest.ports import DecisionStore
@@ -39,8 +39,7 @@ log = get_logger(__name__)
 
 TOPICS: Final = re.escape(REQUESTS.name).replace("<agency>", f"({AGENCY_PATTERN.strip('^$')})")
 _TOPIC: Final = re.compile(TOPICS)
-PRESS_REST_S: Final = 0.25  # a flood is answered four times a second: each answer costs everybody a commit and a send
-BREATH_S: Final = 0.002  # how long records are read before other tasks get their turn: a signature takes a tenth of it
+PRESS_REST_S: Final = 0.25  # who presses has four batches a second at most: each costs everybody a commit and a send
 
 OpenStore = Callable[[Advance, str], DecisionStore]
 
@@ -76,10 +75,10 @@ class RequestsHandler:
         self._on_unknown_key = on_unknown_key
         self._limits = limits
         self._memory = VerifiedTokens()
-        self._pressing: set[str] = set()  # agencies whose last batch says so (domain/brake.py)
+        self._pressing: set[TopicPartition] = set()  # lanes whose last batch says so (domain/brake.py)
 
     async def apply(self, batch: LaneBatch) -> float:
-        """Decide on a batch in one transaction; an agency that presses rests after it."""
+        """Decide on a batch in one transaction; the lanes of an agency that presses rest after it."""
         trust = self._trust()
         agency = _registered(batch, trust)
         readings = await self._read(batch, agency, trust)
@@ -93,7 +92,7 @@ class RequestsHandler:
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
-        return self._rest_s(agency)
+        return PRESS_REST_S if batch.lane.tp in self._pressing else 0.0
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> float:
         """Put the records of `batch` aside: their bytes, or the database, cannot take them. Floods of them are braked, too."""
@@ -109,20 +108,16 @@ class RequestsHandler:
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
-        return self._rest_s(agency)
+        return PRESS_REST_S if batch.lane.tp in self._pressing else 0.0
 
     async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
         now = self._clock.now()
         reader = Reader(agency.agency_id, trust, self._memory, now, self._limits, self._on_unknown_key)
-        gently = agency.agency_id in self._pressing
+        pauses = Pauses(self._clock, gently=batch.lane.tp in self._pressing)
         readings: list[Reading] = []
-        breathed = self._clock.monotonic()
         for record in batch.records:
             readings.append(reader.read(record))
-            spent = self._clock.monotonic() - breathed
-            if gently or spent > BREATH_S:
-                await asyncio.sleep(spent if gently else 0)
-                breathed = self._clock.monotonic()
+            await pauses.between()
         return readings
 
     async def _braked(
@@ -131,16 +126,13 @@ class RequestsHandler:
         """Count the refusals of a batch, let those past the agency's limit share one answer, and note whether it presses."""
         minutes = [minute_of(record.appended_at or advance.now) for record in advance.batch.records]
         added = refusals(decisions, minutes)
-        self._pressing.discard(agency.agency_id)
+        self._pressing.discard(advance.batch.lane.tp)
         if not added:
             return decisions
         before, limit = await store.count_refusals(added), agency.rejects_per_minute
         if presses(added + Counter(before), limit, advance.now):
-            self._pressing.add(agency.agency_id)
+            self._pressing.add(advance.batch.lane.tp)
         return brake(decisions, minutes, before, limit)
-
-    def _rest_s(self, agency: Agency) -> float:
-        return PRESS_REST_S if agency.agency_id in self._pressing else 0.0
 
     def _report(self, batch: LaneBatch, agency: Agency, decisions: Sequence[Decision]) -> None:
         """Count and log what was committed."""
