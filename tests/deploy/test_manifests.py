@@ -159,7 +159,7 @@ def _files(volume: dict[str, Any], documents: list[Document]) -> dict[str, str]:
         return data
     items = list(volume.get("secret", {}).get("items", []))
     for source in volume.get("projected", {}).get("sources", []):
-        items += source["secret"]["items"]
+        items += source["secret"].get("items", [])
     return {item["path"]: "not-a-secret" for item in items}
 
 
