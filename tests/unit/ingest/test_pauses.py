@@ -36,7 +36,7 @@ def test_others_get_their_turn_when_records_took_a_breath(monkeypatch: pytest.Mo
 
 
 def test_a_gentle_reader_pauses_as_long_as_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short records gather first: a timer is no finer than a millisecond."""
+    """The shortest records gather first: a timer is no finer than a millisecond."""
     assert paused(monkeypatch, GENTLE_BREATH_S / 4, 8, gently=True) == [GENTLE_BREATH_S] * 2
 
 

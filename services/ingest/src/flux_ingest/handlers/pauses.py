@@ -13,7 +13,7 @@ from typing import Final
 from flux_common.kernel.clock import Clock
 
 BREATH_S: Final = 0.002  # how long records are read in one go
-GENTLE_BREATH_S: Final = 0.0005  # the same in a batch that is read gently
+GENTLE_BREATH_S: Final = 0.0002  # the same in a batch that is read gently: about a record
 GENTLE_PAUSES_S: Final = 0.1  # of one batch
 
 
