@@ -35,9 +35,17 @@ class Stop:
     members: dict[str, int]  # of its groups, right after its end
 
     @property
-    def unready_at_once(self) -> bool:
-        """Whether `/readyz` failed while it drained, and never said yes after it had."""
-        return 503 in self.answers and 200 not in self.answers[self.answers.index(503) :]
+    def ready_too_long(self) -> bool:
+        """Whether `/readyz` said yes though the drain had begun: only the first look may come before the signal does.
+
+        A process that ended before it could be looked at twice said nothing wrong.
+        """
+        return 200 in self.answers[1:]
+
+    @property
+    def seen_draining(self) -> bool:
+        """Whether `/readyz` was seen to fail."""
+        return 503 in self.answers
 
 
 def stop_watched(installation: Installation, service: Service) -> Stop:
