@@ -73,10 +73,7 @@ async def test_who_presses_rests_until_a_batch_is_calm(braked: Bench, hand: Any)
     rests = [
         await braked.handler.apply(await braked.batch(*records, at=when))
         for when, records in (
-            (
-                at + timedelta(minutes=1),
-                [stale] * 2,
-            ),  # the minute has not begun: nothing is allowed yet but a head start
+            (at + timedelta(minutes=1), [stale] * 2),  # a minute to come allows a head start alone
             (at, [(hand.body("r-good"), hand.headers())]),
             (past, [stale] * LIMIT),
             (past, [stale]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from flux_common.auth import Agency, Trust, VerifiedTokens
@@ -42,6 +42,7 @@ _TOPIC: Final = re.compile(TOPICS)
 PRESS_REST_S: Final = 0.25  # who presses has four batches a second at most: each costs everybody a commit and a send
 
 OpenStore = Callable[[Advance, str], DecisionStore]
+Judge = Callable[[DecisionStore], Awaitable[list[Decision]]]
 
 
 def agency_of(topic: str) -> str | None:
@@ -82,29 +83,31 @@ class RequestsHandler:
         trust = self._trust()
         agency = _registered(batch, trust)
         readings = await self._read(batch, agency, trust)
-        async with self._lanes.advance(batch, {agency.agency_id}) as advance:
-            self._gate.check(agency, advance.now)
-            store = self._open_store(advance, agency.agency_id)
-            await store.lock()
-            findings = [reading.finding for reading in readings]
-            decisions = decide(findings, await store.known(batch, findings))
-            decisions = await self._braked(advance, store, agency, decisions)
-            await store.save(decisions, advance.now)
-            _tell(advance, agency, readings, decisions)
-        self._report(batch, agency, decisions)
-        return PRESS_REST_S if batch.lane.tp in self._pressing else 0.0
+        findings = [reading.finding for reading in readings]
+
+        async def judge(store: DecisionStore) -> list[Decision]:
+            return decide(findings, await store.known(batch, findings))
+
+        return await self._settle(batch, agency, readings, judge)
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> float:
         """Put the records of `batch` aside: their bytes, or the database, cannot take them. Floods of them are braked, too."""
-        agency = _registered(batch, self._trust())
         code = Code[problem.code]
+        put_aside: list[Decision] = [DeadLettered(record.position, code) for record in batch.records]
         readings = [Reading(record, DeadLettered(record.position, code)) for record in batch.records]
+
+        async def judge(_store: DecisionStore) -> list[Decision]:
+            return put_aside
+
+        return await self._settle(batch, _registered(batch, self._trust()), readings, judge)
+
+    async def _settle(self, batch: LaneBatch, agency: Agency, readings: Sequence[Reading], judge: Judge) -> float:
+        """Write what `judge` says of a batch in one transaction, count it, and return how long the lane rests."""
         async with self._lanes.advance(batch, {agency.agency_id}) as advance:
             self._gate.check(agency, advance.now)
             store = self._open_store(advance, agency.agency_id)
             await store.lock()
-            put_aside: list[Decision] = [DeadLettered(record.position, code) for record in batch.records]
-            decisions = await self._braked(advance, store, agency, put_aside)
+            decisions = await self._braked(advance, store, agency, await judge(store))
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
         self._report(batch, agency, decisions)
