@@ -9,8 +9,10 @@ import asyncio
 import runpy
 import signal
 import sys
+from contextvars import ContextVar
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher
 
 hung = False
@@ -22,18 +24,25 @@ def hang(*_: object) -> None:
     hung = True
 
 
-fetched = Fetcher.fetched_records
+getmany, fetched = AIOKafkaConsumer.getmany, Fetcher.fetched_records
+polls_for_a_group = ContextVar("polls_for_a_group", default=False)
+
+
+async def telling_getmany(self: Any, *arguments: Any, **options: Any) -> Any:
+    """Poll, and tell the fetcher for whom: a consumer that only follows a topic goes on."""
+    polls_for_a_group.set(self._group_id is not None)
+    return await getmany(self, *arguments, **options)
 
 
 async def fetched_records(self: Any, *arguments: Any, **options: Any) -> Any:
-    """Return what was fetched, or nothing ever."""
-    if hung:
+    """Return what was fetched, or to a group's member nothing ever."""
+    if hung and polls_for_a_group.get():
         await asyncio.Event().wait()
     return await fetched(self, *arguments, **options)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, hang)
-    Fetcher.fetched_records = fetched_records
+    AIOKafkaConsumer.getmany, Fetcher.fetched_records = telling_getmany, fetched_records
     module, *sys.argv[1:] = sys.argv[1:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

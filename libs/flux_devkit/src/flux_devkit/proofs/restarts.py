@@ -93,9 +93,9 @@ def findings(seen: Seen) -> Iterator[Finding]:
     stops = seen.stops
     bad = [stop for stop in stops if stop.status != 0]
     yield Finding("restarts: exit codes", not bad, f"{len(stops) - len(bad)} of {len(stops)} are 0", "all")
-    late, draining = [stop for stop in stops if stop.ready_too_long], [stop for stop in stops if stop.seen_draining]
-    measured = f"seen in {len(draining)} of {len(stops)}, {len(late)} ready too long"
-    yield Finding("restarts: /readyz fails on SIGTERM", not late and len(draining) > len(stops) // 2, measured, "none")
+    late = [stop for stop in stops if not stop.unready_at_once]
+    measured = f"{len(stops) - len(late)} of {len(stops)} at once"
+    yield Finding("restarts: /readyz fails on SIGTERM", not late, measured, "all")
     stayed = [stop for stop in stops if any(stop.members.values())]
     yield Finding("restarts: groups left", not stayed, f"{len(stayed)} processes still named", "none")
     longest = max(stops, key=lambda stop: stop.seconds)
