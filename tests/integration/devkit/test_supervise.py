@@ -19,6 +19,7 @@ from flux_devkit.errors import StartFailed
 from flux_devkit.supervise import Launch
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(300)"]
+UP = [sys.executable, "-S", "-c", "import time; print('up', flush=True); time.sleep(300)"]
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -147,8 +148,9 @@ def test_the_program_outlives_the_thread_that_started_it(tmp_path: Path) -> None
 def test_a_held_descriptor_is_closed_only_when_the_program_has_ended(tmp_path: Path) -> None:
     """The guard keeps it open, the program does not get it: this is what makes `stack.lock` tell the truth."""
     readable, writable = os.pipe()
-    server = supervise.start(Launch(SLEEP, tmp_path / "log", hold=(writable,)))
+    server = supervise.start(Launch(UP, tmp_path / "log", hold=(writable,)))
     os.close(writable)
+    wait_for(tmp_path / "log", "up")  # while an interpreter starts, it has files open of its own
     programs_files = [file.name for file in Path(f"/proc/{server.pid}/fd").iterdir()]
     os.set_blocking(readable, False)
     with pytest.raises(BlockingIOError):

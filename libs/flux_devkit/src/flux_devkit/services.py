@@ -35,6 +35,18 @@ class ServiceOptions:
     start_timeout_seconds: float = 60.0
 
 
+def answer(line: http.client.HTTPConnection, path: str) -> tuple[int | None, bytes]:
+    """Ask once and hang up: the HTTP status and the body; None and nothing without an answer in time."""
+    try:
+        line.request("GET", path)
+        response = line.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException):
+        return None, b""
+    finally:
+        line.close()
+
+
 class Service:
     """One service. `start` it, `stop`, `kill`, `pause` and `resume` it as often as you like."""
 
@@ -90,26 +102,19 @@ class Service:
         """Whether `/readyz` answers 200 now."""
         return self.probe("/readyz") == 200
 
+    def line(self, timeout_seconds: float = 2.0) -> http.client.HTTPConnection:
+        """A connection to the operations port; opened by its first use, or by `connect` before the moment to ask."""
+        return http.client.HTTPConnection("127.0.0.1", self.ops_port, timeout=timeout_seconds)
+
     def probe(self, path: str, timeout_seconds: float = 2.0) -> int | None:
         """The HTTP status of a path on the operations port; None without an answer in time."""
-        return self._get(path, timeout_seconds)[0]
+        return answer(self.line(timeout_seconds), path)[0]
 
     def why(self, path: str, timeout_seconds: float = 2.0) -> tuple[int | None, dict[str, str]]:
         """A probe's status, and its reasons by what is missing; None and none without an answer in time."""
-        status, body = self._get(path, timeout_seconds)
+        status, body = answer(self.line(timeout_seconds), path)
         reasons: dict[str, str] = json.loads(body)["why"] if status is not None else {}
         return status, reasons
-
-    def _get(self, path: str, timeout_seconds: float) -> tuple[int | None, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ops_port, timeout=timeout_seconds)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException):
-            return None, b""
-        finally:
-            connection.close()
 
     def url(self, path: str) -> str:
         """An address on the operations port."""
