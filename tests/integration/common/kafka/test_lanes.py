@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from flux_common.kafka.lanes import LaneLimits
+from flux_common.kafka.owned import Owned
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import InvariantBroken, Overloaded, RunBroken, Unavailable
 from flux_common.kernel.positions import LaneBatch
@@ -425,6 +426,30 @@ async def test_a_slow_handler_neither_loses_the_membership_nor_a_record(
 
     assert len(store.taken) == 1
     assert ticks >= 3
+
+
+async def test_a_loop_that_stands_still_between_two_polls_ticks_no_more(
+    settings: KafkaSettings, create_topic: Any, running: Any, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client leaves the group then, and that it has no assignment is no excuse: it waits for the next poll."""
+    topic = await create_topic("t")
+    quick = settings.model_copy(update={"session_timeout_ms": 1500, "max_poll_interval_ms": 1500})
+    stands, ticks = asyncio.Event(), list[None]()
+
+    async def for_ever(_: Owned) -> int:
+        stands.set()
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(Owned, "position", for_ever)
+    async with running(topic, settings=quick, on_tick=lambda: ticks.append(None)) as loop:
+        await until(_true(stands.is_set))
+        joined = loop.joined
+        await until(_true(lambda: not loop.joined))
+        before = len(ticks)
+        await asyncio.sleep(2.5)
+
+    assert (joined, len(ticks) - before) == (True, 0)
 
 
 @pytest.mark.parametrize(("turns", "others"), [(True, 1), (False, 0)])

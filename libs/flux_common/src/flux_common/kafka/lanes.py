@@ -33,7 +33,7 @@ from aiokafka.errors import (
 from flux_common.kafka.admin import Admin
 from flux_common.kafka.figures import LaneFigures
 from flux_common.kafka.lane_work import LaneHandler, LaneLimits, LaneStore, LaneWork
-from flux_common.kafka.membership import Membership
+from flux_common.kafka.membership import Membership, Polls
 from flux_common.kafka.names import NOWHERE, Names
 from flux_common.kafka.owned import Owned, State
 from flux_common.kafka.starting import started, stopped
@@ -88,7 +88,8 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._failure: BaseException | None = None
         self._ended = asyncio.Event()
         self._membership = Membership(clock, settings.max_poll_interval_ms / 1000)
-        self._polled = self._looked = self._committed = clock.monotonic()
+        self._polls = Polls(clock, self._membership, settings.max_poll_interval_ms / 1000)
+        self._looked = self._committed = clock.monotonic()
 
     # What probes ask.
 
@@ -150,8 +151,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _watch(self, stopping: asyncio.Event) -> None:
         """Tell that the loop lives, mend what time mends, and end it when it is to stop."""
         while not stopping.is_set():
-            now = self._clock.monotonic()
-            if self._membership.rebalancing or now - self._polled < self._settings.max_poll_interval_ms / 1000:
+            if self._polls.alive:
                 self._on_tick()
             self._look_at_ignored()
             self._figures.measure(self._owned.values())
@@ -249,9 +249,10 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _fetch(self, *tps: BrokerPartition, timeout_ms: int) -> dict[BrokerPartition, list[Any]] | None:
         """Poll once; None if that failed, and then what it means for which lane is settled here."""
         try:
-            fetched: dict[BrokerPartition, list[Any]] = await self._consumer.getmany(
-                *tps, timeout_ms=timeout_ms, max_records=self._limits.records_max
-            )
+            with self._polls.poll():
+                fetched: dict[BrokerPartition, list[Any]] = await self._consumer.getmany(
+                    *tps, timeout_ms=timeout_ms, max_records=self._limits.records_max
+                )
         except OffsetOutOfRangeError as problem:
             self._leave(problem.args[0], Code.LANE_DATA_LOST, "The broker does not have the lane's next offset")
         except TopicAuthorizationFailedError as problem:
@@ -267,8 +268,6 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._suspect(tps, problem)
         else:
             return fetched
-        finally:
-            self._polled = self._clock.monotonic()
         return None
 
     async def _suspect(self, tps: Sequence[BrokerPartition], problem: Exception) -> None:

@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as BrokerPartition
 from aiokafka.errors import KafkaError
 
-from flux_common.kafka.membership import Membership
+from flux_common.kafka.membership import Membership, Polls
 from flux_common.kafka.names import NOWHERE, Names
 from flux_common.kafka.records import received
 from flux_common.kafka.starting import started, stopped
@@ -72,7 +72,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._handed_out: dict[BrokerPartition, int] = {}  # under this assignment: the offset after the last one
         self._alone = self._turn = 0  # polls of one Kafka partition each that are left; whose turn it was
         self._membership = Membership(clock, settings.max_poll_interval_ms / 1000)
-        self._polled = clock.monotonic()
+        self._polls = Polls(clock, self._membership, settings.max_poll_interval_ms / 1000)
         self._failure: BaseException | None = None
 
     @property
@@ -92,10 +92,7 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         poll = asyncio.create_task(self._poll())
         try:
             while not stopping.is_set() and not poll.done() and self._failure is None:
-                if (
-                    self._membership.rebalancing
-                    or self._clock.monotonic() - self._polled < self._settings.max_poll_interval_ms / 1000
-                ):
+                if self._polls.alive:
                     self._on_tick()
                 await pause(stopping, 0.5)
             if self._failure is not None:
@@ -152,16 +149,15 @@ class WorkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     async with asyncio.timeout(GO_BACK_SECONDS):
                         await self._go_back()
                     failed = False
-                fetched = await self._consumer.getmany(
-                    *(self._next_asked() if room > 0 else (NOWHERE,)), timeout_ms=POLL_MS, max_records=max(room, 1)
-                )
+                asked = self._next_asked() if room > 0 else (NOWHERE,)
+                with self._polls.poll():
+                    fetched = await self._consumer.getmany(*asked, timeout_ms=POLL_MS, max_records=max(room, 1))
             except (KafkaError, TimeoutError) as problem:
                 log.warning("poll failed", group=self._group, error=type(problem).__name__)
                 failed = True
                 self._alone = len(self._consumer.assignment())
                 await asyncio.sleep(0.5)
                 continue
-            self._polled = self._clock.monotonic()
             for tp, records in fetched.items():
                 self._handed_out[tp] = records[-1].offset + 1
                 self._listener.deliver(received(self._names.inward_partition(tp), records))
