@@ -48,7 +48,7 @@ demo: setup ## Run the main job end to end on real servers, and show what came o
 	@$(BIN)/python -m flux_devkit.demo $(if $(SOURCE),--source "$(SOURCE)")
 
 .PHONY: test
-test: setup ## Set up, and pass every test (real Kafka and PostgreSQL; about ten minutes on two cores)
+test: setup ## Set up, and pass every test (real Kafka and PostgreSQL; about 25 minutes on two cores)
 	$(BIN)/pytest -q $(or $(TESTS),tests/architecture tests/contracts tests/unit tests/deploy tests/integration tests/e2e)
 
 .PHONY: up
@@ -64,7 +64,7 @@ logs: setup ## Show the last log lines of everything that `make up` started
 	@$(BIN)/flux-dev logs
 
 .PHONY: prove-backbone
-prove-backbone: setup ## Show, with figures, that the backbone holds what it promises (about an hour on two cores)
+prove-backbone: setup ## Show, with figures, that the backbone holds what it promises (an hour and a quarter on two cores)
 	@$(BIN)/python -m flux_devkit.prove backbone $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: prove-trust

@@ -2,7 +2,7 @@
 
 Each item runs the real thing: a fresh clone in a new folder with no environment left over, the README's commands, and the
 suites that carry the proofs. A line says `ok` or `FALLS SHORT`, what was measured, and the bound; the exit status is 0 only
-if all hold. On two cores `backbone` takes about an hour, `trust` a quarter of one, `deployment` forty minutes.
+if all hold. On two cores `backbone` takes an hour and a quarter, `trust` a quarter of one, `deployment` forty minutes.
 """
 
 from __future__ import annotations
