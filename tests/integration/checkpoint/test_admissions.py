@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from flux_checkpoint.adapters.runs import PostgresRuns
 from flux_common.contracts import catalogue
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import ValidationFailed
@@ -47,6 +48,28 @@ async def test_commands_take_effect_in_their_order_within_a_batch(bench: Bench) 
 
     assert [(one["command_id"], one["code"]) for one in refused] == [("c-0", "RUN_UNKNOWN")]
     assert [(one["command_id"], one["state"]) for one in applied] == [("c-1", "ADMITTED"), ("c-2", "ADMITTED")]
+
+
+async def test_a_batch_locks_agencies_before_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order of its records: two lanes that admit and command each other's agencies never wait in a ring."""
+    await bench.runs(admitted())
+    order: list[str] = []
+    for name in ("insert_agencies", "lock_runs", "insert_runs"):
+        monkeypatch.setattr(PostgresRuns, name, told(name, getattr(PostgresRuns, name), order))
+    await bench.runs(command("pause", "c-1"), admitted("r-2", agency="loc"), command("resume", "c-2"))
+
+    assert order[:2] == ["insert_agencies", "lock_runs"]
+    assert "insert_agencies" not in order[1:]
+
+
+def told(name: str, method: Any, order: list[str]) -> Any:
+    """Return a method that says when it is called."""
+
+    async def telling(self: PostgresRuns, *arguments: Any) -> Any:
+        order.append(name)
+        return await method(self, *arguments)
+
+    return telling
 
 
 async def test_a_command_on_an_unknown_run_is_refused_to_its_agency(bench: Bench) -> None:

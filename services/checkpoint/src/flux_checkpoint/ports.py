@@ -69,7 +69,11 @@ class Ending:
 
 
 class RunStore(Protocol):
-    """Runs and items inside one transaction. Locks are taken in the global order: runs, then checkpoints."""
+    """Runs and items inside one transaction. Locks are taken in the global order: agencies, runs, then checkpoints."""
+
+    async def insert_agencies(self, agencies: Collection[str]) -> None:
+        """Know these agencies, as runs refer to them."""
+        ...
 
     async def insert_runs(self, admissions: Sequence[Admission]) -> set[RunKey]:
         """Create the runs that are new; return their keys."""

@@ -29,6 +29,7 @@ async def admit(connection: Connection, *numbers: int) -> None:
         Admission("nasa", UUID(int=n), f"r-{n}", '{"a": 1}', b"s" * 32, 9, 9, None, 0, n, now, now + timedelta(days=1))
         for n in numbers
     ]
+    await PostgresRuns(connection).insert_agencies(["nasa"])
     await PostgresRuns(connection).insert_runs(rows)
     await PostgresRuns(connection).put_on_agenda([RunKey("nasa", row.run_id) for row in rows])
 

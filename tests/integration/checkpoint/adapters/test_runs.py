@@ -38,6 +38,7 @@ def an_admission(number: int = 1, agency: str = "nasa", **changes: Any) -> Admis
 async def connection(checkpoint_database: Database) -> AsyncIterator[Connection]:
     """A transaction of both agencies in which one run with one partition is there."""
     async with checkpoint_database.transaction(AGENCIES) as opened:
+        await PostgresRuns(opened).insert_agencies(["nasa"])
         await PostgresRuns(opened).insert_runs([an_admission()])
         await opened.execute(
             "INSERT INTO flux.checkpoints (agency_id, run_id, kind, number, state, object_count, not_before)"

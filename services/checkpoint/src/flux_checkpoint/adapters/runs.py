@@ -26,10 +26,14 @@ class PostgresRuns:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    async def insert_agencies(self, agencies: Collection[str]) -> None:
+        """Know these agencies, as runs refer to them."""
+        new = sorted(set(agencies))
+        if new:
+            await self._connection.execute(_SQL["insert_agencies"], new, [shard_of(agency) for agency in new])
+
     async def insert_runs(self, admissions: Sequence[Admission]) -> set[RunKey]:
         """Create the runs that are new; return their keys."""
-        agencies = sorted({admission.agency_id for admission in admissions})
-        await self._connection.execute(_SQL["insert_agencies"], agencies, [shard_of(agency) for agency in agencies])
         made = await self._connection.fetch(_SQL["insert_runs"], *columns_of([astuple(one) for one in admissions]))
         return {RunKey(row["agency_id"], row["run_id"]) for row in made}
 

@@ -64,6 +64,9 @@ class AdmissionsHandler:
         known = [found for _, found in read if isinstance(found, Admitted)]
         async with self._lanes.advance(batch, {found.body.agency_id for found in known}) as advance:
             store = self._stores(advance.connection)
+            await store.insert_agencies(
+                {found.body.agency_id for found in known if isinstance(found.body, RunAdmitted)}
+            )
             await store.lock_runs({found.key for found in known if isinstance(found.body, CommandAdmitted)})
             for admissions, group in groupby(read, key=lambda one: _is_admission(one[1])):
                 if admissions:
