@@ -42,10 +42,7 @@ Iss = Annotated[str, StringConstraints(pattern=_VISIBLE, max_length=512)]
 Audience = Annotated[str, StringConstraints(pattern=_VISIBLE, max_length=256)]
 # A prefix ends with a slash, so that `s3://nara/` never matches `s3://nara-other/`. A whole file system is no prefix.
 _STORES = r"s3://[^/\s?#\\]+/|gs://[^/\s?#\\]+/|az://[^/\s?#\\]+/|file:///[^/\s?#\\]+/|memory:///"
-DestinationPrefix = Annotated[str, StringConstraints(pattern=rf"^({_STORES})([^/\s?#\\]+/)*$", max_length=1024)]
-SourcePrefix = Annotated[
-    str, StringConstraints(pattern=rf"^({_STORES}|https://[^/\s?#\\@]+/)([^/\s?#\\]+/)*$", max_length=1024)
-]
+Prefix = Annotated[str, StringConstraints(pattern=rf"^({_STORES})([^/\s?#\\]+/)*$", max_length=1024)]
 Kid = Annotated[str, StringConstraints(pattern=rf"^{KID_PATTERN}$")]
 Seconds = Annotated[int, Field(ge=1, le=7 * 86_400)]
 SAY_THE_SAME: Final = "an issuer is one wherever it is listed: say the same of it in every agency"
@@ -111,8 +108,8 @@ class _AgencyEntry(_Closed):
     run_window: Annotated[int, Field(ge=1, le=10_000)] = 32
     agency_window: Annotated[int, Field(ge=1, le=100_000)] = 128
     rejects_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 600
-    source_prefixes: Annotated[list[SourcePrefix], Field(min_length=1, max_length=256)]
-    destination_prefixes: Annotated[list[DestinationPrefix], Field(min_length=1, max_length=256)]
+    source_prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=256)]
+    destination_prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=256)]
     retention: _RetentionEntry = Field(default_factory=_RetentionEntry)
     audit_required: bool = False
     quota: _QuotaEntry = Field(default_factory=_QuotaEntry)
