@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flux_client.cli.environment import adopt_dev_env, agency_in, agency_of, token_from
+from flux_client.cli.environment import adopt_dev_env, agency_of, token_from
 from flux_client.cli.exits import Ended, Exit
 
 TEXT = "FLUX_KAFKA_BOOTSTRAP=127.0.0.1:1\n# a comment\nFLUX_AGENCY='nasa'\nFLUX_READER_DSN=postgresql://r@h/d\n"
@@ -61,20 +61,6 @@ def test_an_agency_is_named_in_its_grammar(given: str | None) -> None:
         agency_of(given)
 
     assert ended.value.status == Exit.USAGE
-
-
-def test_a_topic_names_its_agency() -> None:
-    """Who explains a record of an agency's topic need not say whose it is; topics of Flux's own belong to nobody."""
-    own = ["flux.nasa.run.requests.v1", "flux.library-of-congress.dead-letters.v1"]
-    others = [
-        "flux-internal.progress.v1",
-        "flux.nasa.other.v1",
-        "nasa.run.requests.v1",
-        "flux.<agency>.run.requests.v1",
-    ]
-
-    assert [agency_in(topic) for topic in own] == ["nasa", "library-of-congress"]
-    assert [agency_in(topic) for topic in others] == [None] * 4
 
 
 def test_a_token_is_read_without_its_line_end(tmp_path: Path) -> None:

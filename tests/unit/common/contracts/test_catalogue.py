@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-from flux_common.contracts.catalogue import DECISIONS, EVENTS, PROGRESS, REQUESTS, TOPICS, TopicSpec, topic_names
+from flux_common.contracts.catalogue import (
+    DECISIONS,
+    EVENTS,
+    PROGRESS,
+    REQUESTS,
+    TOPICS,
+    TopicSpec,
+    agency_in,
+    topic_names,
+)
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
@@ -43,3 +52,17 @@ def test_names_of_agencies() -> None:
     """A template stands for one topic an agency, an internal topic for itself."""
     assert topic_names(DECISIONS, ["nasa", "loc"]) == ["flux.loc.run.decisions.v1", "flux.nasa.run.decisions.v1"]
     assert topic_names(PROGRESS, ["nasa"]) == ["flux-internal.progress.v1"]
+
+
+def test_a_topic_names_its_agency() -> None:
+    """Who explains a record of an agency's topic need not say whose it is; topics of Flux's own belong to nobody."""
+    own = ["flux.nasa.run.requests.v1", "flux.library-of-congress.dead-letters.v1"]
+    others = [
+        "flux-internal.progress.v1",
+        "flux.nasa.other.v1",
+        "nasa.run.requests.v1",
+        "flux.<agency>.run.requests.v1",
+    ]
+
+    assert [agency_in(topic) for topic in own] == ["nasa", "library-of-congress"]
+    assert [agency_in(topic) for topic in others] == [None] * 4

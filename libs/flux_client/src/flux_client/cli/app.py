@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flux_client.cli import agencies, audit, doctoring, environment, operating, runs
+from flux_client.cli import agencies, audit, doctoring, environment, mending, operating, runs
 from flux_client.cli.exits import MEANINGS, Ended, Exit
 from flux_client.cli.output import say
 
@@ -48,6 +48,8 @@ app.command("explain")(operating.explain)
 app.add_typer(audit.checkpoints, name="checkpoints")
 app.add_typer(audit.app, name="audit")
 app.command("lag")(operating.lag)
+app.add_typer(mending.lanes, name="lanes")
+app.add_typer(mending.outbox, name="outbox")
 app.command("doctor")(doctoring.doctor)
 app.add_typer(operating.topics, name="topics")
 operating.agencies.command("apply")(agencies.apply)

@@ -113,14 +113,6 @@ def agency_of(given: str | None) -> str:
     return given
 
 
-def agency_in(topic: str) -> str | None:
-    """Return the agency that a topic of the catalogue belongs to; None for one of Flux's own, and for any other name."""
-    from flux_common.contracts.catalogue import TOPICS
-
-    named = topic.removeprefix("flux.").partition(".")[0]
-    return named if any(topic == spec.of(named) != spec.name for spec in TOPICS) else None
-
-
 def agencies_file(given: Path | None) -> Path:
     """Return the agency registry's path."""
     path = given or (Path(named) if (named := os.environ.get("FLUX_AGENCIES_FILE")) else None)

@@ -46,11 +46,12 @@ def explain(
     (with …_PASSWORD_FILE) name its role. Without it the answer rests on what the agency itself can see.
     """
     from flux_client.explaining import UnknownTopic
+    from flux_common.contracts.catalogue import agency_in
     from flux_common.kernel.positions import TopicPartition
 
     position = TopicPartition(topic, kafka_partition).at(offset)
     try:
-        found = asyncio.run(_explain(environment.agency_of(agency or environment.agency_in(topic)), position))
+        found = asyncio.run(_explain(environment.agency_of(agency or agency_in(topic)), position))
     except UnknownTopic:
         hint = "see schemas/catalogue.json; a topic of another agency is explained with --agency"
         raise Ended(Exit.NOT_FOUND, f"the catalogue has no topic {topic} of this agency", hint) from None

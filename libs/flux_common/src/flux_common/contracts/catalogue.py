@@ -270,6 +270,12 @@ def topic_names(spec: TopicSpec, agencies: list[str]) -> list[str]:
     return [spec.of(agency) for agency in sorted(agencies)] if spec.per_agency else [spec.name]
 
 
+def agency_in(topic: str) -> str | None:
+    """Return the agency that a topic belongs to; None for one of Flux's own, and for any name that is no topic's."""
+    named = topic.removeprefix("flux.").partition(".")[0]
+    return named if any(topic == spec.of(named) != spec.name for spec in TOPICS) else None
+
+
 def relay_ids(service: str) -> str:
     """Return how the transactional ids of a service's relays begin; the shard follows."""
     return f"flux-internal.relay.{service}."
