@@ -90,6 +90,7 @@ async def test_a_lane_says_how_it_stands_to_its_log(mender: Mender, behind: Lane
     (row,) = await mender.lanes()
 
     assert (row["next_offset"], row["log_start"], row["log_end"], row["state"]) == (2, 5, 8, "lost 3")
+    assert row["watermark"] is None  # nothing was read yet: no instant, and none that no clock can show
 
 
 async def test_an_accepted_loss_is_booked_and_told(

@@ -11,7 +11,7 @@ SELECT class, code, ref FROM ledger_exceptions
  ORDER BY first_offset DESC LIMIT 1
 
 -- name: lanes
-SELECT topic, kafka_partition, topic_id, next_offset, watermark FROM lanes ORDER BY topic, kafka_partition
+SELECT topic, kafka_partition, topic_id, next_offset, nullif(watermark, '-infinity') AS watermark FROM lanes ORDER BY topic, kafka_partition
 
 -- name: parked
 SELECT topic, code, count(*) AS events, min(parked_at) AS since FROM outbox_parked GROUP BY topic, code ORDER BY topic, code
