@@ -121,6 +121,14 @@ def test_finished_partitions_are_gathered_then_finalized_then_completed() -> Non
     assert decide(facts(run, tallies=finalized, totals=totals, manifest_digest=b"m" * 32), NOW) == Complete()
 
 
+@pytest.mark.parametrize("totals", [Counts(9, 9, 0), Counts(10, 9, 0), Counts(11, 11, 0)])
+def test_nothing_is_gathered_that_does_not_add_up(totals: Counts) -> None:
+    """When the last partition finishes, the counts are held against the plan at once, not after a manifest is made."""
+    known = facts(planned(RunState.RUNNING), tallies={"extract": Tally(finished=2)}, totals=totals)
+
+    assert decide(known, NOW) == Fail(Code.COUNTS_MISMATCH, "transform")
+
+
 @pytest.mark.parametrize(
     ("totals", "tally", "manifest"),
     [

@@ -183,6 +183,8 @@ def _running(facts: Facts, now: datetime) -> Pass:
     if run.partitions_made < run.partitions:
         return Move(None, "extract", partition_page(run))
     if facts.tally("extract").all_finished:
+        if not partitions_add_up(facts):
+            return Fail(Code.COUNTS_MISMATCH, "transform")
         numbers = range(-(-run.partitions // GATHER_HEADS_MAX))
         return Move(RunState.FINALIZING, "gather", tuple((number, 0, 0) for number in numbers))
     in_hand = facts.tally("extract").dispatched + facts.tally("extract").running
@@ -211,6 +213,11 @@ def _finalizing(facts: Facts, now: datetime) -> Pass:
 
 
 def adds_up(facts: Facts) -> bool:
+    """Tell whether a run may complete: the partitions make the plan still, and there is a manifest of them."""
+    return partitions_add_up(facts) and facts.manifest_digest is not None
+
+
+def partitions_add_up(facts: Facts) -> bool:
     """Tell whether the partitions make the plan (I9): all of them, all objects, each written or rejected."""
     run, totals = facts.run, facts.totals
     return (
@@ -219,7 +226,6 @@ def adds_up(facts: Facts) -> bool:
         and facts.tally("extract").finished == run.partitions
         and totals.read == run.objects
         and totals.read == totals.written + totals.rejected
-        and facts.manifest_digest is not None
     )
 
 
