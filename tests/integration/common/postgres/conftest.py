@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from flux_common.postgres.outbox import insert_outbox
 from flux_common.postgres.relay import PublishRefused, Relay
 from flux_common.settings import KafkaSettings, PostgresSettings
 from flux_devkit.plugin import Database as TestDatabase
+
+from .matrix import ROWS, VARIED, Matrix
 
 SettingsFor = Callable[[str], PostgresSettings]
 OpenAs = Callable[..., Awaitable[Database]]
@@ -286,3 +289,32 @@ async def bench(
     for task in made.tasks:
         task.cancel()
     await asyncio.gather(*made.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def tables(admin: Any) -> dict[str, dict[str, Any] | None]:
+    """Every table of Flux, and a row of esa's (or of nobody's) to insert: no column that the database makes."""
+    await admin.execute(ROWS)
+    names = await admin.fetch(
+        "SELECT c.oid::regclass::text AS name, (SELECT array_agg(attname::text) FROM pg_attribute a"
+        "  WHERE a.attrelid = c.oid AND attidentity = 'a') AS made"
+        "  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname LIKE 'flux%' AND n.nspname <> 'flux_meta' AND c.relkind = 'r' ORDER BY 1"
+    )
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, made in names:
+        row = json.loads(await admin.fetchval(f"SELECT to_jsonb(t)::text FROM {name} t LIMIT 1"))
+        row |= {"agency_id": "esa"} if "agency_id" in row else {}
+        row |= VARIED.get(name.split(".")[1], {})
+        found[name] = {column: value for column, value in row.items() if column not in (made or [])}
+    return found
+
+
+@pytest.fixture
+def matrix_of(database: TestDatabase, tables: Any) -> Any:
+    """Open the matrix of a role."""
+
+    async def opened(role: str) -> Matrix:
+        return Matrix(await asyncpg.connect(database.dsn_as(role, "for-tests-only")), role, tables)
+
+    return opened

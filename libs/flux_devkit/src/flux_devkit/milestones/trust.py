@@ -32,6 +32,7 @@ ITEMS: Final[dict[str, Item]] = {
     "tenancy": passing(
         "roles, tables and statements; a policy, grant or FORCE that is gone is found; a pool of one, cancelled",
         f"{POSTGRES}/test_tenancy.py",
+        f"{POSTGRES}/test_readers.py",
         f"{POSTGRES}/test_doctor.py",
         f"{POSTGRES}/test_catalogue.py",
         f"{POSTGRES}/test_database.py",
