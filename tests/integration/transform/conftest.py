@@ -28,9 +28,10 @@ from flux_transform.adapters.store import Access, OpenStores
 from flux_transform.adapters.workers import ProcessWorkers
 from flux_transform.domain.items import Head, IndexName, Item, Job, Outcome, PlanSummary
 from flux_transform.domain.limits import DEFAULT_LIMITS, Limits
+from flux_transform.domain.records import SliceWork
 from flux_transform.handlers.tools import Tools
 from flux_transform.handlers.work import work
-from flux_transform.ports import Failure
+from flux_transform.ports import Failure, SliceTask
 from flux_transform.version import transform_version
 
 AGENCY = "national-archives"
@@ -159,6 +160,20 @@ class Driver:
         assert await self.gather(0, list(range(len(plan.partitions)))) is None
         assert await work(self.tools, self.finalize_item(1)) is None
         return self.reports.outcomes["finalize/0"]
+
+
+class NoWorkers:
+    """Workers that nobody may call: no decoder has anything to do."""
+
+    async def work(self, task: SliceTask) -> SliceWork:
+        """Refuse."""
+        raise AssertionError("no decoder should run")
+
+
+@pytest.fixture
+def no_workers() -> NoWorkers:
+    """Workers for items that need none: plans, and objects that are gone."""
+    return NoWorkers()
 
 
 @pytest.fixture(scope="session")
