@@ -1,7 +1,8 @@
-"""The rules that keep the rooms tidy, read from the syntax trees of everything that ships.
+"""The rules that keep the rooms tidy, read from the syntax trees of everything that ships, and of the tests.
 
-A rule yields findings; a finding says where, and the rule says what to do instead. Each rule is itself proved by a
-seeded violation, so that none can pass because it looks at nothing.
+What is about size and theory holds for tests as well; rooms, input and effects are not theirs to keep. A rule yields
+findings; a finding says where, and the rule says what to do instead. Each rule is itself proved by a seeded violation, so
+that none can pass because it looks at nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 FUNCTION_LINES_MAX = 70
 FUNCTION_LINES_MEDIAN_MAX = 12
 FILE_LINES_MAX = 400
+PLACES = ("libs/*/src", "services/*/src", "tests")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -36,8 +38,13 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Return the path inside its `src` folder, such as `flux_common/kernel/ids.py`."""
-        return self.path.as_posix().split("/src/")[-1]
+        """Return the path inside its `src` folder, such as `flux_common/kernel/ids.py`; of a test, from the root."""
+        return self.path.relative_to(self.root).as_posix().split("/src/")[-1]
+
+    @property
+    def ships(self) -> bool:
+        """Say whether the file is of a package, and not of the tests."""
+        return self.package != "tests"
 
     @property
     def package(self) -> str:
@@ -70,8 +77,8 @@ class Finding:
 
 
 def sources(root: Path) -> list[Source]:
-    """Return every Python file under the `src` folders of `root`."""
-    paths = sorted(path for top in ("libs", "services") for path in root.glob(f"{top}/*/src/**/*.py"))
+    """Return every Python file under the `src` folders of `root`, and every test."""
+    paths = sorted(path for place in PLACES for path in root.glob(f"{place}/**/*.py"))
     return [Source(root, path, text := path.read_text(), ast.parse(text)) for path in paths]
 
 
@@ -259,6 +266,7 @@ RULES: list[Rule] = [
     effects_in_domain,
     modules_without_mirror,
 ]
+OF_TESTS_TOO: list[Rule] = [long_functions, long_files, modules_without_theory]
 
 
 def findings(rule: Rule, found: list[Source]) -> list[Finding]:
@@ -266,6 +274,7 @@ def findings(rule: Rule, found: list[Source]) -> list[Finding]:
     return [
         Finding(source.path.relative_to(source.root).as_posix(), line, what)
         for source in found
+        if source.ships or rule in OF_TESTS_TOO
         for line, what in rule(source)
     ]
 
@@ -277,7 +286,7 @@ def _repository() -> list[Source]:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_repository_keeps_the_rule(rule: Rule) -> None:
-    """Nothing that ships breaks the rule."""
+    """Nothing that ships breaks the rule, nor a test where it is for tests."""
     broken = findings(rule, _repository())
 
     assert not broken, "\n".join([*map(str, broken), f"Instead: {rule.__doc__}"])
@@ -285,17 +294,21 @@ def test_the_repository_keeps_the_rule(rule: Rule) -> None:
 
 def test_functions_are_short() -> None:
     """The median function of what ships has at most twelve lines."""
-    lengths = [function_lines(function) for source in _repository() for function in functions(source)]
+    lengths = [function_lines(function) for source in _repository() if source.ships for function in functions(source)]
 
     assert statistics.median(lengths) <= FUNCTION_LINES_MEDIAN_MAX, "Split functions; about ten lines are usual"
 
 
 # One seeded violation for each rule: where it stands, and what stands there.
 THEORY = '"""Theory."""\n'
+LONG_FUNCTION, LONG_FILE = "def f():\n" + "    x = 1\n" * 70, "x = 1\n" * 400
 SEEDS: list[tuple[Rule, str, str]] = [
-    (long_functions, "services/ingest/src/flux_ingest/wiring.py", "def f():\n" + "    x = 1\n" * 70),
-    (long_files, "libs/flux_common/src/flux_common/kafka/lanes.py", "x = 1\n" * 400),
+    (long_functions, "services/ingest/src/flux_ingest/wiring.py", LONG_FUNCTION),
+    (long_functions, "tests/e2e/test_a.py", LONG_FUNCTION),
+    (long_files, "libs/flux_common/src/flux_common/kafka/lanes.py", LONG_FILE),
+    (long_files, "tests/e2e/conftest.py", LONG_FILE),
     (modules_without_theory, "libs/flux_common/src/flux_common/kafka/lanes.py", ""),
+    (modules_without_theory, "tests/e2e/test_a.py", ""),
     (ambient_input, "services/ingest/src/flux_ingest/handlers/a.py", "import time\n"),
     (ambient_input, "services/ingest/src/flux_ingest/handlers/a.py", "from uuid import uuid4\n"),
     (ambient_input, "services/ingest/src/flux_ingest/handlers/a.py", "import os\nx = os.environ['A']\n"),
@@ -358,10 +371,10 @@ def closed(entry):
 
 
 def test_no_rule_finds_fault_with_tidy_code(tmp_path: Path) -> None:
-    """Prose that resembles SQL, re-raised errors, the kernel and a mirrored module pass every rule."""
+    """Prose that resembles SQL, re-raised errors, the kernel, a mirrored module and its test pass every rule."""
     mirror = tmp_path / "tests/unit/audit/domain/test_a.py"
     mirror.parent.mkdir(parents=True)
-    mirror.touch()
+    mirror.write_text('"""A test may ask the clock, and the database."""\nimport time\nQUERY = "SELECT 1 FROM t"\n')
     tree = _tree(tmp_path, "services/audit/src/flux_audit/domain/a.py", INNOCENT)
 
     assert [str(finding) for rule in RULES for finding in findings(rule, tree)] == []

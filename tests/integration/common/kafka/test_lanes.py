@@ -1,15 +1,13 @@
-"""The lane loop on a real Kafka and a real PostgreSQL: each record once, whatever a batch, a lane or a topic does."""
+"""The lane loop on a real Kafka and a real PostgreSQL: each record once, whatever becomes of a batch, a lane or the loop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient
 
 from flux_common.kafka.lanes import LaneLimits
 from flux_common.kafka.owned import Owned
@@ -19,34 +17,7 @@ from flux_common.kernel.positions import LaneBatch
 from flux_common.observability.metrics import REGISTRY
 from flux_common.settings import KafkaSettings
 
-Until = Callable[..., Awaitable[Any]]
-
-
-async def send(settings: KafkaSettings, topic: str, values: list[bytes], partition: int = 0, **options: Any) -> None:
-    """Write values to one Kafka partition; with `transactional_id` in one transaction."""
-    async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap, **options) as producer:
-        if options.get("transactional_id"):
-            async with producer.transaction():
-                for value in values:
-                    await producer.send_and_wait(settings.topic(topic), value, partition=partition)
-        else:
-            for value in values:
-                await producer.send(settings.topic(topic), value, partition=partition)
-
-
-async def effects(store: Any) -> list[tuple[int, str, str]]:
-    """Return what was done, by offset."""
-    rows = await store.pool.fetch("SELECT record_offset, value, how FROM effects ORDER BY 1")
-    return [tuple(row) for row in rows]
-
-
-def at_least(store: Any, count: int) -> Callable[[], Awaitable[bool]]:
-    """Return the condition that so many effects are there."""
-
-    async def holds() -> bool:
-        return bool(await store.pool.fetchval("SELECT count(*) >= $1 FROM effects", count))
-
-    return holds
+from .steps import Until, at_least, effects, send, true
 
 
 async def test_applies_each_record_once_and_goes_on_where_it_was(
@@ -120,20 +91,13 @@ async def test_an_outage_advances_nothing_and_hurts_no_other_lane(
         await send(settings, topic, [b"one"] * 50, 1)
         await until(at_least(store, 50))
         others = {value for _, value, _ in await effects(store)}
-        await until(_true(lambda: failed > 2))
+        await until(true(lambda: failed > 2))
         failing.set()
         await until(at_least(store, 100))
 
     assert others == {"one"}
     counts = await store.pool.fetchrow("SELECT count(*), count(DISTINCT (kafka_partition, record_offset)) FROM effects")
     assert tuple(counts) == (100, 100)
-
-
-def _true(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
-    async def holds() -> bool:
-        return condition()
-
-    return holds
 
 
 async def test_a_commit_whose_answer_was_lost_is_settled_by_a_take(
@@ -210,198 +174,6 @@ async def test_a_raising_rebalance_callback_ends_the_loop(
         await asyncio.wait_for(member.loop_on(store, settings, topic, accepts=accepts).run(asyncio.Event()), 20)
 
 
-async def test_control_records_are_advanced_over_and_counted(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """Markers and aborted records are passed as control: the lane reaches the log's end, and every offset is accounted."""
-    topic = await create_topic("t")
-    name = settings.topic(topic)
-    async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap, transactional_id=settings.topic("x")) as producer:
-        for n in range(6):
-            await producer.begin_transaction()
-            await producer.send_and_wait(name, b"%d" % n, partition=0)
-            await (producer.abort_transaction() if n in (2, 5) else producer.commit_transaction())
-
-    async def at_end() -> bool:
-        row = await store.pool.fetchrow("SELECT next_offset, controls FROM lanes")
-        return row is not None and tuple(row) == (12, 8)
-
-    async with running(topic):
-        await until(at_end)
-
-    assert [value for _, value, _ in await effects(store)] == ["0", "1", "3", "4"]
-
-
-async def test_an_open_transaction_holds_the_lane_and_its_watermark(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """At the end of its log a lane's watermark moves by itself; behind an open transaction it does not."""
-    topic = await create_topic("t")
-    name = settings.topic(topic)
-
-    async def ticks() -> int:
-        return int(await store.pool.fetchval("SELECT max(ticks) FROM lanes") or 0)
-
-    async with running(topic):
-        await until(_more_than(ticks, 1))
-        async with AIOKafkaProducer(
-            bootstrap_servers=settings.bootstrap, transactional_id=settings.topic("x")
-        ) as producer:
-            await producer.begin_transaction()
-            await producer.send_and_wait(name, b"open", partition=0)
-            await asyncio.sleep(1.0)  # a poll that began before the transaction may still prove the end
-            held = await ticks()
-            await asyncio.sleep(1.5)
-            still = await ticks()
-            await producer.commit_transaction()
-        await until(at_least(store, 1))
-        await until(_more_than(ticks, still))
-
-    assert still == held
-
-
-def _more_than(count: Callable[[], Awaitable[int]], floor: int) -> Callable[[], Awaitable[bool]]:
-    async def holds() -> bool:
-        return await count() > floor
-
-    return holds
-
-
-async def test_lost_data_stops_that_lane_alone(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """A lane whose next offset was deleted stops; the other one goes on, and nothing is skipped."""
-    topic = await create_topic("t", 2)
-    async with running(topic):
-        await send(settings, topic, [b"a"] * 3, 0)
-        await send(settings, topic, [b"a"] * 3, 1)
-        await until(at_least(store, 6))
-    await send(settings, topic, [b"lost"] * 4, 0)
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    await admin.start()
-    await admin.delete_records({TopicPartition(settings.topic(topic), 0): RecordsToDelete(before_offset=6)})
-    await admin.close()
-    async with running(topic) as loop:
-        await send(settings, topic, [b"b"], 1)
-        await until(at_least(store, 7))
-        await until(_true(lambda: len(loop.lanes()) == 1))
-        lanes = [lane.tp.kafka_partition for lane in loop.lanes()]
-
-    assert lanes == [1]
-    assert await store.pool.fetchval("SELECT next_offset FROM lanes WHERE kafka_partition = 0") == 3
-
-
-async def test_data_lost_while_running_stops_the_lane(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """Out of range in the middle of reading: the store judges, and the lane stops without a record skipped."""
-    topic = await create_topic("t")
-    held = asyncio.Event()
-    apply = store.apply
-
-    async def slow(batch: LaneBatch) -> None:
-        if batch.lane.next_offset > 0 and not held.is_set():
-            raise Overloaded(Code.DATABASE_UNAVAILABLE, "wait", retry_in=0.2)
-        await apply(batch)
-
-    store.apply = slow
-    async with running(topic) as loop:
-        await send(settings, topic, [b"a"])
-        await until(at_least(store, 1))
-        await send(settings, topic, [b"b"] * 5)
-        await asyncio.sleep(0.5)
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-        await admin.start()
-        await admin.delete_records({TopicPartition(settings.topic(topic), 0): RecordsToDelete(before_offset=6)})
-        await admin.close()
-        held.set()
-        await until(_true(lambda: not loop.lanes()))
-        await asyncio.sleep(1.0)
-        lanes = loop.lanes()
-
-    assert lanes == []
-    assert await store.pool.fetchval("SELECT next_offset FROM lanes") == 1
-
-
-async def test_an_exchanged_topic_is_not_read(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """A topic that was deleted and made again under its name is another topic: its lane stops at Take."""
-    topic = await create_topic("t")
-    await send(settings, topic, [b"a"])
-    async with running(topic):
-        await until(at_least(store, 1))
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    await admin.start()
-    await admin.delete_topics([settings.topic(topic)])
-    await admin.close()
-    await asyncio.sleep(0.5)
-    await create_topic(topic)
-    await send(settings, topic, [b"b", b"c"])
-    async with running(topic) as loop:
-        await asyncio.sleep(2.0)
-        lanes = loop.lanes()
-
-    assert lanes == []
-    assert len(await effects(store)) == 1
-
-
-async def test_a_topic_of_an_unknown_agency_is_not_read_until_it_is_known(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """A matching topic that is not accepted is left alone and does not count as untaken; accepted later, it is read."""
-    known = {"flux.a1.t"}
-    for name in ("flux.a1.t", "flux.b2.t"):
-        await create_topic(name)
-        await send(settings, name, [name.encode()])
-    limits = LaneLimits(untaken_alert_s=0.0)
-    async with running(r"flux\.[a-z0-9]+\.t", accepts=lambda name: name in known, limits=limits) as loop:
-        await until(at_least(store, 1))
-        await asyncio.sleep(0.5)
-        before, untaken = [value for _, value, _ in await effects(store)], loop.untaken()
-        known.add("flux.b2.t")
-        await until(at_least(store, 2))
-
-    assert before == ["flux.a1.t"]
-    assert untaken == []
-
-
-async def test_a_new_topic_of_the_pattern_is_read_from_its_start(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """Records written to a topic before the loop discovered it are read, too."""
-    await create_topic("flux.a1.t")
-    async with running(r"flux\.[a-z0-9]+\.t") as loop:
-        await until(_true(lambda: len(loop.lanes()) == 1))
-        await create_topic("flux.b2.t")
-        await send(settings, "flux.b2.t", [b"early"])
-        await until(at_least(store, 1))
-
-    assert [value for _, value, _ in await effects(store)] == ["early"]
-
-
-async def test_untaken_lanes_are_told_after_their_time(
-    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
-) -> None:
-    """A lane that cannot be taken is reported with its reason, and no longer once it is."""
-    topic = await create_topic("t")
-    take, down = store.take, True
-
-    async def failing(tp: Any, **facts: Any) -> Any:
-        if down:
-            raise Unavailable(Code.DATABASE_UNAVAILABLE, "down", retry_in=0.1)
-        return await take(tp, **facts)
-
-    store.take = failing
-    async with running(topic, limits=LaneLimits(untaken_alert_s=0.5)) as loop:
-        await until(_true(lambda: bool(loop.untaken())))
-        why = [reason for _, reason in loop.untaken()]
-        down = False
-        await until(_true(lambda: bool(loop.lanes())))
-
-    assert why == [Code.DATABASE_UNAVAILABLE]
-
-
 async def test_a_slow_handler_neither_loses_the_membership_nor_a_record(
     settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
 ) -> None:
@@ -443,9 +215,9 @@ async def test_a_loop_that_stands_still_between_two_polls_ticks_no_more(
 
     monkeypatch.setattr(Owned, "position", for_ever)
     async with running(topic, settings=quick, on_tick=lambda: ticks.append(None)) as loop:
-        await until(_true(stands.is_set))
+        await until(true(stands.is_set))
         joined = loop.joined
-        await until(_true(lambda: not loop.joined))
+        await until(true(lambda: not loop.joined))
         before = len(ticks)
         await asyncio.sleep(2.5)
 
@@ -560,14 +332,14 @@ async def test_the_gauges_tell_what_is_owned_what_waits_and_what_lags(
     await send(settings, topic, [b"a"] * 3, 0)
     await send(settings, topic, [b"a"] * 5, 1)
     async with running(topic):
-        await until(_true(lambda: shown("flux_lane_lag_records", kafka_partition="1") == 5))
+        await until(true(lambda: shown("flux_lane_lag_records", kafka_partition="1") == 5))
         lag = shown("flux_lane_lag_records", kafka_partition="0")
         owned = shown("flux_lanes_owned")
         await store.pool.execute("UPDATE lanes SET topic_id = 'other' WHERE kafka_partition = 0")
         await store.pool.execute("UPDATE lanes SET owner_epoch = owner_epoch + 1 WHERE kafka_partition = 0")
         await send(settings, topic, [b"b"], 0)
         stopped = {"kafka_partition": "0", "code": Code.TOPIC_EXCHANGED.value}
-        await until(_true(lambda: shown("flux_lanes_stopped", **stopped) == 1))
+        await until(true(lambda: shown("flux_lanes_stopped", **stopped) == 1))
         untaken = shown("flux_lanes_untaken", reason=f"stopped: {Code.TOPIC_EXCHANGED.value}")
 
     assert (lag, owned, untaken) == (0, 2, 1)

@@ -36,15 +36,16 @@ def check(_folder: Path) -> Iterator[Finding]:
 
 
 def figures(checkout: Path) -> tuple[list[int], list[tuple[str, int]]]:
-    """Return the length of every function, and of every file, of what ships and the devkit."""
-    functions: list[int] = []
-    files: list[tuple[str, int]] = []
-    for path in sorted([*checkout.glob("libs/*/src/**/*.py"), *checkout.glob("services/*/src/**/*.py")]):
-        text = path.read_text()
-        files.append((str(path.relative_to(checkout)), len(text.splitlines())))
-        nodes = [node for node in walk(parse(text)) if isinstance(node, FunctionDef | AsyncFunctionDef)]
-        functions += [(node.end_lineno or node.lineno) - node.lineno + 1 for node in nodes]
-    return functions, files
+    """Return the length of every function of what ships and the devkit, and of every file, tests included."""
+    packages = [*checkout.glob("libs/*/src/**/*.py"), *checkout.glob("services/*/src/**/*.py")]
+    texts = {path: path.read_text() for path in sorted([*packages, *checkout.glob("tests/**/*.py")])}
+    nodes = [node for path in packages for node in walk(parse(texts[path]))]
+    functions = [
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in nodes
+        if isinstance(node, FunctionDef | AsyncFunctionDef)
+    ]
+    return functions, [(str(path.relative_to(checkout)), len(text.splitlines())) for path, text in texts.items()]
 
 
 ITEMS: Final[dict[str, Item]] = {
