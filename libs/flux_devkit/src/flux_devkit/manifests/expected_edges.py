@@ -1,8 +1,11 @@
 """The connections that Flux needs, and no other: what the NetworkPolicies of each overlay must add up to.
 
 Written by hand, and read by people: this is the answer to "what can reach what". Transform reaches stores, ingest the key sets
-of issuers, both by HTTPS outside of private ranges. Everything else is refused, the database to
-transform and the other way round for instance, and anything from a bystander in the same namespace.
+of issuers, both by HTTPS outside of private ranges. Brokers and controllers read their certificates from the API server as they
+start (Strimzi writes `${strimzisecrets:…}` into their settings since 0.49), the entity operator watches topics and users there,
+PostgreSQL's instances ask it who is the primary and reach the store of backups; no label names the API server, so it is "anywhere".
+Everything else is refused, the database to transform and the other way round for instance, and anything from a bystander in
+the same namespace.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ STRIMZI: Final[frozenset[Edge]] = frozenset(
             for other in ("kafka", "kafka-entity-operator")
             for port in ("9090/TCP", "9091/TCP", "8443/TCP")
         ),
-        *(("kafka-entity-operator", "anywhere", port) for port in API),
+        *((pod, "anywhere", port) for pod in ("kafka", "kafka-entity-operator") for port in API),
     }
 )
 CNPG: Final[frozenset[Edge]] = frozenset(
