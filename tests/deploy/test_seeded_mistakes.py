@@ -124,6 +124,11 @@ SEEDS: list[tuple[str, str, Plant]] = [
         lambda d: spec(d, "Cluster", "flux-postgres").update(instances=1),
     ),
     (
+        "volumes that the brokers cannot write to",
+        "rules of kinds",
+        lambda d: spec(d, "KafkaNodePool", "broker")["template"]["pod"]["securityContext"].pop("fsGroup"),
+    ),
+    (
         "a privileged container",
         "pod security",
         lambda d: container(d, "transform")["securityContext"].update(privileged=True),

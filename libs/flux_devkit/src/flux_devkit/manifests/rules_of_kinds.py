@@ -76,6 +76,15 @@ def _kafka(spec: dict[str, Any]) -> Iterator[str]:
         yield "nothing is denied: there is no authorization"
 
 
+def _node_pool(spec: dict[str, Any]) -> Iterator[str]:
+    """A pod's security context of one's own takes the place of Strimzi's, which gives the volumes to the brokers' group."""
+    storage = spec.get("storage", {})
+    volumes = storage.get("volumes", []) if storage.get("type") == "jbod" else [storage]
+    context = spec.get("template", {}).get("pod", {}).get("securityContext")
+    if context and "fsGroup" not in context and any(each.get("type") == "persistent-claim" for each in volumes):
+        yield "its security context has no fsGroup: a new volume is root's, and user 1001 cannot write to it"
+
+
 def _cluster(spec: dict[str, Any]) -> Iterator[str]:
     if "imageName" in spec and "imageCatalogRef" in spec:
         yield "imageName and imageCatalogRef exclude each other"
@@ -97,5 +106,6 @@ RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "ScaledObject": (_scaled_object, _scale_down, _triggers),
     "KafkaUser": (_kafka_user,),
     "Kafka": (_kafka,),
+    "KafkaNodePool": (_node_pool,),
     "Cluster": (_cluster,),
 }
