@@ -6,10 +6,12 @@ the dev overlay, and every `flux-etl` command is one. A command of a kind that i
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,9 +68,11 @@ def test_what_can_be_run_dry_is_run_dry(command: str, prepared: Path) -> None:
 
 
 def test_the_registry_that_is_put_in_place_names_the_agencies_that_have_topics(prepared: Path) -> None:
-    """And is a registry without a fault."""
+    """And is a registry without a fault, whose files are copied over the example's before anything is applied."""
+    copied = COMMANDS.index("cp .flux/k8s/registry/* deploy/k8s/registry/")
     registry = load_registry(prepared / ".flux/k8s/registry/agencies.yaml")
 
+    assert copied < min(number for number, each in enumerate(COMMANDS) if " apply -k " in each)
     assert registry.agencies.keys() == load_registry(REPOSITORY / "deploy/k8s/registry/agencies.yaml").agencies.keys()
     assert all(agency.may_read("file:///archives/") for agency in registry.agencies.values())
 
@@ -117,6 +121,26 @@ def test_every_target_is_commands_that_are_there(command: str) -> None:
     assert generate == ".venv/bin/python -m flux_devkit.manifests generate"
 
 
+def test_an_archive_is_what_is_in_a_folder_and_not_the_folder(tmp_path: Path) -> None:
+    """The volume's own folder is root's: `tar` would fail on its time and mode as the services' user."""
+    (command,) = [each for each in COMMANDS if "tar -x" in each]
+    packed = subprocess.run(command.partition(" | ")[0], shell=True, cwd=REPOSITORY, capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        names = {Path(member.name) for member in archive}
+
+    assert Path("kubernetes.md") in names
+    assert not {Path(), Path("/")} & names
+
+
+def test_topics_are_deleted_while_the_operator_that_lets_them_go_is_there() -> None:
+    """A KafkaTopic has a finalizer; deleted together with Kafka, none is ever gone."""
+    (topics,) = [number for number, each in enumerate(COMMANDS) if " delete kafkatopics --all" in each]
+    everything = COMMANDS.index("kubectl delete -k deploy/k8s/overlays/dev")
+
+    assert topics < everything
+    assert "--wait=false" not in COMMANDS[topics]
+
+
 def test_links_lead_to_files() -> None:
     """As in the documents of `docs`, whose links test_documents.py follows."""
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", README.read_text())
@@ -128,7 +152,8 @@ def test_links_lead_to_files() -> None:
 def test_no_command_is_of_a_kind_that_nobody_checks() -> None:
     """What stands here without a check is said: building images, waiting, tunnels, a copy, a delete."""
     verbs = "apply|create|kustomize|wait|rollout|exec|port-forward|get|logs|delete"
-    known = rf"make |for service in .* docker build|\.venv/bin/|kubectl( -n flux-etl)? ({verbs}) |tar |export |echo "
+    others = r"for service in .* docker build|\.venv/bin/|\(cd \S+ && tar |cp |export |echo "
+    known = rf"make |kubectl( -n flux-etl)? ({verbs}) |{others}"
 
     assert [each for each in COMMANDS if not re.match(known, each)] == []
     assert len(COMMANDS) > 25
