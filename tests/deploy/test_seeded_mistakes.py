@@ -181,7 +181,7 @@ SEEDS: list[tuple[str, str, Plant]] = [
     (
         "replicas above the Kafka partitions",
         "scale",
-        lambda d: spec(d, "ScaledObject", "audit").update(maxReplicaCount=6),
+        lambda d: spec(d, "ScaledObject", "transform").update(maxReplicaCount=13),
     ),
     (
         "a topic that the code does not know",
@@ -222,6 +222,11 @@ SEEDS: list[tuple[str, str, Plant]] = [
     ),
     ("more decoders than cores", "drain", lambda d: settings(d, "transform").update(FLUX_WORK_PROCESSES="8")),
     ("pools above max_connections", "connections", lambda d: settings(d, "ingest").update(FLUX_POSTGRES_POOL_MAX="32")),
+    (
+        "a roll-out that PostgreSQL has no room for",
+        "connections",
+        lambda d: spec(d, "Cluster", "flux-postgres")["postgresql"]["parameters"].update(max_connections="200"),
+    ),
     ("a right at the API", "rights", lambda d: d.append(role())),
     ("a mounted token", "rights", lambda d: deployment(d, "audit").update(automountServiceAccountToken=True)),
     ("a literal secret", "secrets", lambda d: d.append(secret())),

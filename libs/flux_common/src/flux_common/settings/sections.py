@@ -84,7 +84,7 @@ class KafkaSettings(Section):
         return self.topic_prefix + name
 
     def aiokafka_options(self) -> dict[str, Any]:
-        """Return the connection arguments of every aiokafka client; reads the secret's file each time."""
+        """Return the connection arguments of every aiokafka client, which keeps them: files are read when a client is made."""
         options: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap,
             "security_protocol": self.protocol,

@@ -183,10 +183,14 @@ def connection_findings(documents: list[Document]) -> Iterator[Finding]:
 
 
 def connections(documents: list[Document], cluster: dict[str, Any]) -> tuple[int, int]:
-    """Return max_connections, and what may be taken: every pool of every process, one process more in a roll-out."""
+    """Return max_connections, and what may be taken: every pool of every process, of which a roll-out makes two for each.
+
+    Pods that are ending keep their pools while they drain, and count neither as replicas nor as surge: new ones that are
+    ready sooner than old ones have ended are there beside all of them.
+    """
     has = int(cluster["postgresql"]["parameters"]["max_connections"])
     pools = {each.name: int(each.value("FLUX_POSTGRES_POOL_MAX")) for each in programs(documents) if _has_pool(each)}
-    taken = sum((replicas(documents, service)[1] + 1) * pool for service, pool in pools.items())
+    taken = sum(2 * replicas(documents, service)[1] * pool for service, pool in pools.items())
     return has, taken + RESERVED_CONNECTIONS
 
 
