@@ -1,4 +1,4 @@
-"""Each kind of mistake, planted into the rendered production overlay, is found by the check that is meant for it alone.
+"""Each kind of mistake, planted into a rendered overlay (production, where none is named), is found by its check alone.
 
 A check that could not fail would prove nothing; a mistake that three checks report hides which of them works.
 """
@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from flux_devkit import home
-from flux_devkit.manifests.checks import checks_for
-from flux_devkit.manifests.documents import Document, named
+from flux_devkit.manifests import rendering
+from flux_devkit.manifests.checks import Check, checks_for
+from flux_devkit.manifests.documents import Document, named, of_kind
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPORA = home.corpora() / "crd-schemas"
-CHECKS = checks_for("production", REPOSITORY, CORPORA if CORPORA.is_dir() else None)
 Plant = Callable[[list[Document]], Any]
 
 
@@ -86,6 +86,16 @@ def dashboard(documents: list[Document]) -> None:
 TOPIC = {"apiVersion": "kafka.strimzi.io/v1", "kind": "KafkaTopic", "metadata": {"name": "flux-internal.gossip.v1"}}
 USER = {"apiVersion": "kafka.strimzi.io/v1", "kind": "KafkaUser", "metadata": {"name": "flux.mallory"}}
 SCRAM = {"authentication": {"type": "scram-sha-512"}, "authorization": {"type": "simple", "acls": []}}
+
+EVERY_TOPIC = {"resource": {"type": "topic", "name": "flux", "patternType": "prefix"}, "operations": ["Read"]}
+
+
+def small_topics(documents: list[Document]) -> None:
+    """Do what the dev overlay's patch does to every topic."""
+    for topic in of_kind(documents, "KafkaTopic"):
+        topic["spec"]["replicas"] = 1
+        topic["spec"]["config"]["min.insync.replicas"] = "1"
+
 
 SEEDS: list[tuple[str, str, Plant]] = [
     ("an unknown field", "kubernetes schemas", lambda d: deployment(d, "ingest").update(tolerateEverything=True)),
@@ -201,6 +211,35 @@ SEEDS: list[tuple[str, str, Plant]] = [
     ),
     ("a group on another topic", "brokers", lambda d: trigger(d, "audit").update(topic="flux-internal.work.v1")),
     ("a login that the code does not know", "brokers", lambda d: d.append(USER | {"spec": SCRAM})),
+    ("a topic with one copy", "brokers", lambda d: spec(d, "KafkaTopic", "flux-internal.runs.v1").update(replicas=1)),
+    ("topics patched to development's size", "brokers", small_topics),
+    (
+        "brokers that take a record with one copy",
+        "brokers",
+        lambda d: spec(d, "Kafka", "flux")["kafka"]["config"].update({"min.insync.replicas": 1}),
+    ),
+    (
+        "transactions with one copy",
+        "brokers",
+        lambda d: spec(d, "Kafka", "flux")["kafka"]["config"].update({"transaction.state.log.replication.factor": 1}),
+    ),
+    (
+        "topics that come by themselves",
+        "brokers",
+        lambda d: spec(d, "Kafka", "flux")["kafka"]["config"].pop("auto.create.topics.enable"),
+    ),
+    ("fewer brokers than copies", "brokers", lambda d: spec(d, "KafkaNodePool", "broker").update(replicas=2)),
+    (
+        "a grant that the code does not give",
+        "brokers",
+        lambda d: spec(d, "KafkaUser", "flux.nasa")["authorization"]["acls"].append(EVERY_TOPIC),
+    ),
+    ("a login that may do all", "brokers", lambda d: spec(d, "KafkaUser", "flux.nasa").pop("authorization")),
+    (
+        "a quota that the registry does not give",
+        "brokers",
+        lambda d: spec(d, "KafkaUser", "flux.nasa")["quotas"].update(producerByteRate=2**40),
+    ),
     ("a variable that nothing reads", "settings", lambda d: settings(d, "ingest").update(FLUX_INTAKE_SPEED="full")),
     ("another service's setting", "settings", lambda d: settings(d, "ingest").update(FLUX_DISPATCH_KEEP_DAYS="1")),
     ("a setting that is missing", "settings", lambda d: settings(d, "ingest").pop("FLUX_AGENCIES_FILE")),
@@ -267,22 +306,52 @@ SEEDS: list[tuple[str, str, Plant]] = [
 ]
 
 
-@pytest.mark.parametrize(("mistake", "check", "plant"), SEEDS, ids=[seed[0] for seed in SEEDS])
+# Checks that are for one overlay alone, and what only an overlay's size makes a mistake.
+ELSEWHERE: list[tuple[str, str, str, Plant]] = [
+    (
+        "staging",
+        "an image that floats",
+        "exact images",
+        lambda d: container(d, "audit").update(image="flux/audit:latest"),
+    ),
+    (
+        "staging",
+        "a record that counts with one copy, in staging",
+        "brokers",
+        lambda d: spec(d, "KafkaTopic", "flux-internal.runs.v1")["config"].update({"min.insync.replicas": "1"}),
+    ),
+    (
+        "dev",
+        "a record that waits for a copy that dev has not",
+        "brokers",
+        lambda d: spec(d, "KafkaTopic", "flux-internal.runs.v1")["config"].update({"min.insync.replicas": "2"}),
+    ),
+]
+CASES = [*(("production", *seed) for seed in SEEDS), *ELSEWHERE]
+
+
+def checks_of(target: str) -> dict[str, Check]:
+    """Return the checks of an overlay; those by the operators' schemas where these are there."""
+    return checks_for(target, REPOSITORY, CORPORA if CORPORA.is_dir() else None)
+
+
+@pytest.mark.parametrize(("target", "mistake", "check", "plant"), CASES, ids=[case[1] for case in CASES])
 def test_a_planted_mistake_is_found_by_the_check_that_is_meant_for_it(
-    rendered: Callable[[str], list[Document]], mistake: str, check: str, plant: Plant
+    rendered: Callable[[str], list[Document]], target: str, mistake: str, check: str, plant: Plant
 ) -> None:
     """And by no other check."""
-    if check not in CHECKS:
+    checks = checks_of(target)
+    if check == "operators' schemas" and check not in checks:
         pytest.skip(f"no schemas of operators at {CORPORA}: set FLUX_CORPORA")
-    documents = rendered("production")
+    documents = rendered(target)
     plant(documents)
-    found = {name for name, judge in CHECKS.items() if list(judge(documents))}
+    found = {name for name, judge in checks.items() if list(judge(documents))}
 
     assert found == {check}, mistake
 
 
 def test_every_check_is_proved() -> None:
-    """No check stands without a mistake that it finds."""
-    proved = {check for _, check, _ in SEEDS}
+    """No check of any overlay stands without a mistake that it finds."""
+    checks = {name for target in rendering.targets(REPOSITORY / "deploy/k8s") for name in checks_of(target)}
 
-    assert set(CHECKS) | {"operators' schemas"} == proved
+    assert checks | {"operators' schemas"} == {check for _, _, check, _ in CASES}

@@ -13,7 +13,8 @@ findings, so that it can be shown to find what it is for: tests plant each mista
 | `pod_security` | the restricted level of the Pod Security Standards |
 | `network` | who can reach whom |
 | `wiring` | selectors, secrets, configuration: what refers to what |
-| `agreement`, `alerts` | topics, groups, partitions, settings, metrics, runbooks: what the code knows too |
+| `brokers` | topics, logins, grants, quotas, replication, groups: as they would be generated, whatever an overlay patches |
+| `agreement`, `alerts` | Kafka partitions, settings, connections, metrics, runbooks: what the code knows too |
 | `hygiene` | no rights, no literal secrets, images, bounds of pods |
 | `checks` | all of them, by name |
 """

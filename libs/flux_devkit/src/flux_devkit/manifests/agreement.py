@@ -1,4 +1,4 @@
-"""What manifests and code must say alike: topics, groups, Kafka partitions, logins, settings, times to drain, connections."""
+"""What manifests and code must say alike: Kafka partitions, settings, logins of programs, times to drain, connections."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import yaml
 
-from flux_common.contracts.access import principal_of_service, principals
-from flux_common.contracts.catalogue import GROUPS, TOPICS, GroupSpec, topic_names
+from flux_common.contracts.access import principal_of_service
+from flux_common.contracts.catalogue import GROUPS, GroupSpec
 from flux_common.kafka.producing import CLOSE_SECONDS as PRODUCER_CLOSE_SECONDS
 from flux_common.kafka.starting import CLOSE_SECONDS as CONSUMER_CLOSE_SECONDS
 from flux_common.kafka.work import COMMIT_SECONDS
@@ -25,10 +25,11 @@ RESERVED_CONNECTIONS: Final = 20  # the operator, replication, backups, the jobs
 DECODER_OVERHEAD_BYTES: Final = 512 * 2**20
 
 
-def agencies_of(documents: Iterable[Document]) -> list[str]:
-    """Return the agencies of the registry that is in the manifests."""
+def agencies_of(documents: Iterable[Document]) -> list[dict[str, Any]]:
+    """Return the entries of the registry that is in the manifests."""
     text = named(documents, "ConfigMap", "flux-agencies")["data"]["agencies.yaml"]
-    return sorted(agency["id"] for agency in yaml.safe_load(text)["agencies"])
+    agencies: list[dict[str, Any]] = yaml.safe_load(text)["agencies"]
+    return agencies
 
 
 def lanes(group: GroupSpec, agencies: int) -> int:
@@ -58,44 +59,6 @@ def scale_findings(documents: list[Document]) -> Iterator[Finding]:
         most, bound = replicas(documents, service)[1], members_max(service, agencies)
         if most > bound:
             yield Finding(f"Deployment/{service}", f"up to {most} processes for {bound} Kafka partitions")
-
-
-def broker_findings(documents: list[Document]) -> Iterator[Finding]:
-    """Yield topics, logins and groups that the code does not know, and those of the code that are missing or differ."""
-    yield from _groups(documents)
-    if list(of_kind(documents, "Kafka")):
-        yield from _topics(documents)
-        wanted = {principal.name for principal in principals(dict.fromkeys(agencies_of(documents)))}
-        found = {user["metadata"]["name"] for user in of_kind(documents, "KafkaUser")}
-        yield from (Finding(f"KafkaUser/{name}", "the code knows no such login") for name in sorted(found - wanted))
-        yield from (Finding(f"KafkaUser/{name}", "is missing") for name in sorted(wanted - found))
-
-
-def _groups(documents: list[Document]) -> Iterator[Finding]:
-    known = {group.name: group for group in GROUPS}
-    for scaled in of_kind(documents, "ScaledObject"):
-        for trigger in scaled["spec"]["triggers"]:
-            name, topic = trigger["metadata"]["consumerGroup"], trigger["metadata"].get("topic")
-            group = known.get(name)
-            if group is None:
-                yield Finding(name_of(scaled), f"the code knows no group {name}")
-            elif topic != (None if group.topic.per_agency else group.topic.name):
-                yield Finding(name_of(scaled), f"group {name} does not read {topic}")
-
-
-def _topics(documents: list[Document]) -> Iterator[Finding]:
-    agencies = agencies_of(documents)
-    wanted = {name: spec for spec in TOPICS for name in topic_names(spec, agencies)}
-    found = {each["metadata"]["name"]: each["spec"] for each in of_kind(documents, "KafkaTopic")}
-    for name in sorted(found.keys() - wanted.keys()):
-        yield Finding(f"KafkaTopic/{name}", "the catalogue knows no such topic")
-    for name in sorted(wanted.keys() - found.keys()):
-        yield Finding(f"KafkaTopic/{name}", "is in the catalogue, and not here")
-    for name in sorted(wanted.keys() & found.keys()):
-        spec, said = wanted[name], found[name]
-        settings = spec.config(development=said["replicas"] == 1)
-        if (said["partitions"], said["config"]) != (spec.kafka_partitions, settings):
-            yield Finding(f"KafkaTopic/{name}", "its Kafka partitions or settings are not the catalogue's")
 
 
 def settings_findings(documents: list[Document]) -> Iterator[Finding]:

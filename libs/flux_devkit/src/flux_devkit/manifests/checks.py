@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from flux_devkit.manifests import agreement, alerts, hygiene, network, pod_security, rules_of_kinds, schemas, wiring
+from flux_devkit.manifests import (
+    agreement,
+    alerts,
+    brokers,
+    hygiene,
+    network,
+    pod_security,
+    rules_of_kinds,
+    schemas,
+    wiring,
+)
 from flux_devkit.manifests.documents import Document, Finding, pods
 from flux_devkit.manifests.expected_edges import expected
 
@@ -41,7 +51,6 @@ CHECKS: Final[dict[str, Check]] = {
     "network": network_findings,
     "wiring": wiring.findings,
     "scale": agreement.scale_findings,
-    "brokers": agreement.broker_findings,
     "settings": agreement.settings_findings,
     "drain": agreement.drain_findings,
     "connections": agreement.connection_findings,
@@ -55,6 +64,7 @@ CHECKS: Final[dict[str, Check]] = {
 def checks_for(target: str, repository: Path, crd_schemas: Path | None) -> dict[str, Check]:
     """Return the checks that the base or an overlay must pass; operators' schemas only where they are given."""
     checks = dict(CHECKS)
+    checks["brokers"] = lambda documents: brokers.findings(documents, development=target == "dev")
     checks["runbooks"] = lambda documents: alerts.runbook_findings(documents, repository)
     if crd_schemas is not None:
         checks["operators' schemas"] = lambda documents: schemas.operator_findings(documents, crd_schemas)

@@ -3,9 +3,9 @@
 Written by hand, and read by people: this is the answer to "what can reach what". Transform reaches stores, ingest the key sets
 of issuers, both by HTTPS outside of private ranges. Brokers and controllers read their certificates from the API server as they
 start (Strimzi writes `${strimzisecrets:…}` into their settings since 0.49), the entity operator watches topics and users there,
-PostgreSQL's instances ask it who is the primary and reach the store of backups; no label names the API server, so it is "anywhere".
-Everything else is refused, the database to transform and the other way round for instance, and anything from a bystander in
-the same namespace.
+PostgreSQL's instances ask it who is the primary, and reach the store of backups; no label names the API server, so it is
+"anywhere". Everything else is refused, the database to transform and the other way round for instance, and anything from a
+bystander in the same namespace.
 """
 
 from __future__ import annotations
