@@ -53,6 +53,12 @@ def trigger(documents: list[Document], name: str) -> dict[str, Any]:
     return found
 
 
+def listener(documents: list[Document]) -> dict[str, Any]:
+    """Return the brokers' listener for clients."""
+    found: dict[str, Any] = spec(documents, "Kafka", "flux")["kafka"]["listeners"][0]
+    return found
+
+
 def rule(documents: list[Document]) -> dict[str, Any]:
     """Return the first alert."""
     found: dict[str, Any] = spec(documents, "PrometheusRule", "flux")["groups"][0]["rules"][0]
@@ -166,6 +172,17 @@ SEEDS: list[tuple[str, str, Plant]] = [
         lambda d: spec(d, "NetworkPolicy", "transform")["egress"].append(
             {"ports": [{"port": 5432, "protocol": "TCP"}]}
         ),
+    ),
+    ("a listener that is open to everybody", "network", lambda d: listener(d).pop("networkPolicyPeers")),
+    (
+        "a listener that is open to a stranger",
+        "network",
+        lambda d: listener(d)["networkPolicyPeers"].append({"namespaceSelector": {}}),
+    ),
+    (
+        "a port that is open to everybody",
+        "network",
+        lambda d: spec(d, "NetworkPolicy", "metrics")["ingress"][0].pop("from"),
     ),
     (
         "the machines' metadata within reach",

@@ -2,8 +2,10 @@
 
 A connection is there if the sender's policies let it out and the receiver's let it in. A pod that no policy selects for a
 direction is open in it. Pods that operators make, and places outside of the namespace, are not in the manifests: `OPERATED` and
-`OUTSIDE` say which labels they have, as the operators' manuals do. What an address range means is not resolved: a rule for one
-is an edge to `internet` where it leaves private ranges out, to `anywhere` where it does not.
+`OUTSIDE` say which labels they have, as the operators' manuals do. Policies add up, so the one that Strimzi writes for the
+brokers counts, too: it opens each listener to its `networkPolicyPeers`, and to everybody where there are none. What an address
+range means is not resolved: a rule for one is an edge to `internet` where it leaves private ranges out, to `anywhere` where it
+does not. A rule that names nobody lets everybody in, and out to `anywhere`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, Final
 from flux_devkit.manifests.documents import NAMESPACE, Document, named, of_kind, pods, selects
 
 METADATA_ADDRESS: Final = "169.254.0.0/16"
+EVERYBODY: Final[dict[str, Any]] = {"namespaceSelector": {}}
 Edge = tuple[str, str, str]
 
 
@@ -73,7 +76,7 @@ def edges(documents: Iterable[Document]) -> set[Edge]:
     """Return every connection that the policies let through: (from, to, `port/protocol`)."""
     listed = list(documents)
     everybody = places(listed)
-    policies = list(of_kind(listed, "NetworkPolicy"))
+    policies = [*of_kind(listed, "NetworkPolicy"), *_written_by_strimzi(listed)]
     found = {
         (one.name, other.name, port)
         for one in everybody
@@ -82,6 +85,17 @@ def edges(documents: Iterable[Document]) -> set[Edge]:
         for port in _both(_ports(policies, one, other, "egress"), _ports(policies, other, one, "ingress"))
     }
     return found | {edge for one in everybody if one.ours for edge in _to_addresses(policies, one)}
+
+
+def _written_by_strimzi(documents: list[Document]) -> Iterator[Document]:
+    """Yield the policy of each cluster's brokers, as far as listeners say what is in it; the rest of it is in our own, too."""
+    for kafka in of_kind(documents, "Kafka"):
+        pods = {"matchLabels": {"strimzi.io/name": f"{kafka['metadata']['name']}-kafka"}}
+        rules = [
+            {"from": listener.get("networkPolicyPeers"), "ports": [{"port": listener["port"]}]}
+            for listener in kafka["spec"]["kafka"]["listeners"]
+        ]
+        yield {"spec": {"podSelector": pods, "policyTypes": ["Ingress"], "ingress": rules}}
 
 
 def _exists(documents: list[Document], kind: str, name: str) -> bool:
@@ -110,7 +124,7 @@ def _ports(policies: list[Document], subject: Place, peer: Place, direction: str
         port
         for policy in applying
         for rule in policy["spec"].get(direction) or []
-        if rule.get(side) and any(_is(peer, each) for each in rule[side])
+        if any(_is(peer, each) for each in rule.get(side) or ([EVERYBODY] if side == "from" else []))
         for port in _rule_ports(rule)
     }
 
