@@ -85,20 +85,22 @@ def test_what_is_applied_with_it_is_the_installations_own_registry(checkout: Pat
     """`make agency` edits the registry that is applied: it has the new key, and the keys that were there before."""
     own = {path.name: path.read_text() for path in (checkout / ".flux/k8s/registry").glob("*.jwks.json")}
     add(checkout)
-    data = named(applied(checkout), "ConfigMap", "flux-agencies")["data"]
+    documents = applied(checkout)
+    data = named(documents, "ConfigMap", "flux-agencies")["data"]
 
+    assert list(checks_for("dev", REPOSITORY, None)["brokers"](documents)) == []
     assert {name: data.get(name) for name in own} == own
     assert data.keys() - own.keys() == {"agencies.yaml", "esa.jwks.json"}
 
 
-def test_every_job_that_reads_the_registry_runs_again(checkout: Path) -> None:
+def test_every_job_that_reads_the_registry_runs_again() -> None:
     """A Job that is complete does nothing when it is applied: it is deleted before, and waited for afterwards."""
     acts = re.findall(r"^make|(?<= )(?:delete job|apply -k|wait)(?= )", "\n".join(WALKTHROUGH), re.M)
     deleted = {name for each in WALKTHROUGH if " delete job " in each for name in shlex.split(each)[5:]}
     waited = {name for each in WALKTHROUGH if " wait " in each for name in re.findall(r"job/([a-z]+)", each)}
     readers = {
         pod.where.partition("/")[2]
-        for pod in pods(applied(checkout))
+        for pod in pods(applied(REPOSITORY))
         if pod.where.startswith("Job/") and ("ConfigMap", "flux-agencies") in wiring.referred(pod)
     }
 

@@ -194,8 +194,10 @@ def _of_programs(documents: list[Document]) -> dict[str, str]:
         if name in SERVICES
     }
     assert graces["ingest"] == graces["checkpoint"] == graces["audit"]
+    at_once = int(running["transform"].value("FLUX_WORK_ITEMS_AT_ONCE"))
     return {
-        "items at once: a worker in production": running["transform"].value("FLUX_WORK_ITEMS_AT_ONCE"),
+        "places: items in workers' hands at most": str(at_once * agreement.replicas(documents, "transform")[1]),
+        "items at once: a worker in production": str(at_once),
         "pool: connections of a process": running["ingest"].value("FLUX_POSTGRES_POOL_MAX"),
         "max_connections": str(has),
         "connections that may be taken": str(needs),
