@@ -188,6 +188,14 @@ def patient_roles(seen: Seen) -> Iterator[str]:
             yield row["name"]
 
 
+def greedy_readers(seen: Seen) -> Iterator[str]:
+    """Who only reads has bounds that its holder cannot move: on disk for all, on connections for an agency's own."""
+    for row in seen.roles:
+        bounded = "temp_file_limit=256MB" in (row["settings"] or []) and row["connections"] != "unlimited"
+        if row["name"].startswith("flux_reader") and not bounded:
+            yield row["name"]
+
+
 def owners(seen: Seen) -> Iterator[str]:
     """Everything belongs to flux_owner."""
     everything = [*seen.schemas, *seen.relations, *seen.functions]
@@ -243,6 +251,8 @@ MUTANTS: list[tuple[Rule, str]] = [
     (mighty_roles, "GRANT flux_audit TO flux_reader_nasa"),
     (patient_roles, "ALTER ROLE flux_ingest SET lock_timeout = 0"),
     (patient_roles, "ALTER ROLE flux_reader_nasa RESET statement_timeout"),
+    (greedy_readers, "ALTER ROLE flux_reader_nasa CONNECTION LIMIT -1"),
+    (greedy_readers, "ALTER ROLE flux_reader RESET temp_file_limit"),
     (owners, "ALTER TABLE flux.runs OWNER TO flux_migrate"),
     (views_of_the_owner, "CREATE VIEW flux.more AS SELECT * FROM flux.runs"),
 ]

@@ -54,6 +54,9 @@ DRIFTS = [
     ("GRANT flux_audit TO flux_reader_nasa", "roles", "flux_reader_nasa", "member_of is flux_audit, flux_reader"),
     ("ALTER ROLE flux_reader_nasa SUPERUSER", "roles", "flux_reader_nasa", "mighty is SUPERUSER"),
     ("ALTER ROLE flux_ingest SET lock_timeout = 0", "roles", "flux_ingest", "lock_timeout=0"),
+    ("ALTER ROLE flux_reader_nasa CONNECTION LIMIT -1", "roles", "flux_reader_nasa", "connections is unlimited"),
+    ("ALTER ROLE flux_reader_nasa SET temp_file_limit = -1", "roles", "flux_reader_nasa", "temp_file_limit=-1"),
+    ("ALTER ROLE flux_reader RESET temp_file_limit", "roles", "flux_reader", "declared is idle"),
     ("CREATE ROLE flux_more", "roles", "flux_more", "not declared"),
     ("GRANT flux_reader TO flux_reader_nasa WITH SET TRUE", "members", "flux_reader by flux_reader_nasa", "not declared"),
     ("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC", "openings",
@@ -97,7 +100,8 @@ INNOCENT = [
     "COMMENT ON TABLE flux.runs IS 'x'",
     "ALTER TABLE flux.runs SET (fillfactor = 90)",
     "ALTER ROLE flux_reader NOLOGIN",
-    "CREATE ROLE flux_reader_esa LOGIN; GRANT flux_reader TO flux_reader_esa WITH SET FALSE;"
+    "CREATE ROLE flux_reader_esa LOGIN CONNECTION LIMIT 4; ALTER ROLE flux_reader_esa SET temp_file_limit = '256MB';"
+    " GRANT flux_reader TO flux_reader_esa WITH SET FALSE;"
     " ALTER ROLE flux_reader_esa SET lock_timeout = '5s';"
     " ALTER ROLE flux_reader_esa SET idle_in_transaction_session_timeout = '5s';"
     " ALTER ROLE flux_reader_esa SET statement_timeout = '30s'; ALTER ROLE flux_reader_esa SET tcp_user_timeout = '10s';"

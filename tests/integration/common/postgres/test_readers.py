@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from flux_common.postgres.migrations import create_roles
 from flux_devkit.plugin import Database as OneDatabase
 
 from .matrix import STRICT
@@ -76,10 +77,18 @@ async def test_an_agencys_reader_cannot_become_another(strict_reader: Any) -> No
         "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
         "SELECT lo_create(0)",
         "SELECT lo_from_bytea(0, 'x')",
+        "BEGIN; LOCK TABLE flux.runs IN ROW SHARE MODE",
+        "SELECT * FROM flux.runs FOR KEY SHARE",
+        "CREATE TEMP TABLE mine (n int)",
+        "SET temp_file_limit = -1",
     ],
 )
-async def test_a_reader_cannot_hold_others_up(strict_reader: Any, statement: str) -> None:
-    """It has no locks that a service waits for, and nowhere to write: the lock of another agency's lanes least of all."""
+async def test_a_reader_cannot_hold_others_up(database: OneDatabase, strict_reader: Any, statement: str) -> None:
+    """It has no locks that a service waits for, and nowhere to write: the lock of another agency's lanes least of all.
+
+    How much it may take of what all share is tried in test_reader_limits.py.
+    """
+    await create_roles(database.dsn, {})  # a copy of a template is not closed to others
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await strict_reader.execute(statement)
 

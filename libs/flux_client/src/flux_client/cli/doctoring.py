@@ -26,6 +26,10 @@ def doctor(
         Path | None,
         typer.Option("--agencies", help="The registry: each of its agencies must have a reader of its own."),
     ] = None,
+    reader_connections: Annotated[
+        int | None,
+        typer.Option(help="What the job `roles` has in FLUX_ROLES_READER_CONNECTIONS, where that is not its default."),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Compare the database with what this release declares, and name every difference (exit status 18).
@@ -33,7 +37,7 @@ def doctor(
     Roles, memberships, settings, row-level security, policies, grants, functions, views, partitions, keys, migrations and
     the server's release. It reads catalogues alone and changes nothing: the reader's login is enough (FLUX_READER_DSN).
     """
-    found = asyncio.run(_examined(strict, agencies_file))
+    found = asyncio.run(_examined(strict, agencies_file, reader_connections))
     if output is Format.TABLE:
         _tell(found)
     else:
@@ -43,7 +47,7 @@ def doctor(
         raise Ended(Exit.DRIFTED, f"{len(found.drifts)} differences from what is declared", hint)
 
 
-async def _examined(strict: bool, agencies_file: Path | None) -> Checkup:
+async def _examined(strict: bool, agencies_file: Path | None, reader_connections: int | None) -> Checkup:
     from flux_common.auth import load_registry
     from flux_common.postgres.database import Database
     from flux_common.postgres.doctor import examine
@@ -55,7 +59,7 @@ async def _examined(strict: bool, agencies_file: Path | None) -> Checkup:
     agencies = load_registry(environment.agencies_file(agencies_file)).agencies if agencies_file else ()
     database = await Database.open(settings, "flux-etl doctor")
     try:
-        return await examine(database, strict=strict, agencies=agencies)
+        return await examine(database, strict=strict, agencies=agencies, reader_connections=reader_connections)
     finally:
         await database.close()
 

@@ -34,7 +34,7 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "default_privileges": ("acl",),
     "grants": (),
     "openings": (),
-    "roles": ("login", "mighty", "member_of", "settings"),
+    "roles": ("login", "mighty", "member_of", "settings", "connections"),
     "members": (),
     "overrides": (),
 }
@@ -69,9 +69,11 @@ def things_in(seen: Mapping[str, Sequence[Row]]) -> Things:
     }
 
 
-def declaration() -> Declaration:
-    """Return this release's declaration."""
+def declaration(*, reader_connections: int | None = None) -> Declaration:
+    """Return this release's declaration; `reader_connections` where the installation gives readers another number of them."""
     read = json.loads(resources.files("flux_common.postgres").joinpath(DECLARED).read_text("utf-8"))
+    if reader_connections is not None:
+        read["things"]["roles"][ANY_READER]["connections"] = str(reader_connections)
     return Declaration(read["major"], read["things"])
 
 

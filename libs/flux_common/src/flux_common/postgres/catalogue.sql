@@ -88,7 +88,9 @@ SELECT r.rolname::text AS name, r.rolcanlogin AS login,
                           CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END, CASE WHEN r.rolcreatedb THEN 'CREATEDB' END,
                           CASE WHEN r.rolreplication THEN 'REPLICATION' END], NULL) AS mighty,
        (SELECT array_agg(m.roleid::regrole::text ORDER BY m.roleid::regrole::text) FROM pg_auth_members m WHERE m.member = r.oid) AS member_of,
-       r.rolconfig AS settings
+       r.rolconfig AS settings,
+       CASE WHEN starts_with(r.rolname, 'flux_reader_')
+            THEN coalesce(nullif(r.rolconnlimit, -1)::text, 'unlimited') END AS connections
   FROM pg_roles r WHERE r.rolname LIKE 'flux\_%' ORDER BY 1
 
 -- name: members

@@ -66,7 +66,11 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
     "roles.mighty": ("row-level security and grants do not bind it", ROLES),
     "roles.login": ("a role that must not, or must, log in", ROLES),
     "roles.member_of": ("it may do all that those roles may", "REVOKE the membership, and run the job `roles`"),
-    "roles.settings": ("a process that stands still may hold its successor up, or names lead to other tables", ROLES),
+    "roles.settings": (
+        "a process may hold its successor up, a reader fill the disk, or names lead to other tables",
+        f"{ROLES}; temp_file_limit takes a superuser",
+    ),
+    "roles.connections": ("an agency's reader may take the connections that services need", ROLES),
     "roles+": ("no service uses it", "drop it, or name it otherwise: flux_ is for roles of Flux"),
     "roles-": ("a service cannot log in", ROLES),
     "constraints": ("rows that contradict an invariant, or a key that tells one agency of another's", OWNER),
@@ -104,10 +108,13 @@ class Checkup:
     drifts: Sequence[Drift]
 
 
-async def examine(database: Database, *, strict: bool = False, agencies: Collection[str] = ()) -> Checkup:
+async def examine(
+    database: Database, *, strict: bool = False, agencies: Collection[str] = (), reader_connections: int | None = None
+) -> Checkup:
     """Compare the database with the declaration. Raises Unavailable.
 
-    `strict`: the shared reader's login is a drift, too; `agencies`: each of them has a reader of its own.
+    `strict`: the shared reader's login is a drift, too; `agencies`: each of them has a reader of its own;
+    `reader_connections`: how many each of these may have where that is not the release's number.
     """
     async with database.transaction() as connection:
         version = int(await connection.fetchval(_VERSION))
@@ -116,7 +123,7 @@ async def examine(database: Database, *, strict: bool = False, agencies: Collect
     drifts = [
         *_of_server(version),
         *_of_migrations({row["name"]: row["sha256"] for row in applied}),
-        *compared(things, declaration(), version // 10000),
+        *compared(things, declaration(reader_connections=reader_connections), version // 10000),
         *([_drift("strict", READER, "flux_reader can log in")] if strict and _may_choose(things) else []),
         *(
             _drift("readers", name, "is missing")

@@ -27,6 +27,7 @@ _ROLES = Queries.load("flux_common.postgres", "roles.sql")
 _FILE = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
 
 READER = "flux_reader"
+READER_CONNECTIONS = 4  # of an agency's own reader; all readers' together must fit beside the services' pools
 NAME_LENGTH_MAX = 63  # of PostgreSQL's own
 LOGIN_ROLES = ("flux_migrate", "flux_ingest", "flux_checkpoint", "flux_audit", READER)
 
@@ -77,29 +78,39 @@ def reader_of(agency_id: str) -> str:
 
 
 async def create_roles(
-    admin_dsn: str, passwords: dict[str, str], *, agencies: Collection[str] = (), strict: bool | None = None
-) -> None:
+    admin_dsn: str,
+    passwords: dict[str, str],
+    *,
+    agencies: Collection[str] = (),
+    strict: bool | None = None,
+    reader_connections: int = READER_CONNECTIONS,
+) -> list[str]:
     """Create the cluster's roles and open the database to them; an administrator's act, safe to run again.
+
+    Returns what PostgreSQL warned of: an administrator who is no superuser may not set everything, and the rest is done.
 
     Args:
         admin_dsn: a superuser's DSN of the Flux database.
         passwords: the log-in password of each role in `LOGIN_ROLES`, or reader of `agencies`, that shall get one.
         agencies: agencies that get a reader login of their own.
         strict: whether they are the only readers (`flux_reader` cannot log in); None leaves that as it is.
+        reader_connections: how many connections at once each agency's own reader may have.
 
     Raises:
         FluxError: an agency's id is too long to be part of a login's name.
         Unavailable: PostgreSQL does not answer.
     """
     readers = {reader_of(agency) for agency in agencies}
+    warnings: list[str] = []
     with connecting():
         connection = await asyncpg.connect(admin_dsn)
+    connection.add_log_listener(lambda _, said: warnings.append(said.message) if said.severity == "WARNING" else None)
     with translated(connection.is_closed):
         try:
             async with connection.transaction():
                 await connection.execute(_SQL["lock"])
                 await connection.execute(_ROLES["create_roles"])
-                await connection.execute(_ROLES["name_readers"], sorted(readers))
+                await connection.execute(_ROLES["name_readers"], sorted(readers), str(reader_connections))
                 for act in ("create_readers", "settle_roles", "open_database"):
                     await connection.execute(_ROLES[act])
                 if strict is not None:
@@ -108,6 +119,7 @@ async def create_roles(
                     await connection.execute(await connection.fetchval(_ROLES["set_password"], role, password))
         finally:
             await connection.close()
+    return warnings
 
 
 async def migrate(dsn: str, *, password: str | None = None) -> list[str]:

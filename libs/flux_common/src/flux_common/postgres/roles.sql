@@ -20,8 +20,9 @@ END
 $roles$;
 
 -- name: name_readers
--- DO takes no parameters: the readers that are made next stand in a setting of this transaction.
-SELECT set_config('flux.readers', array_to_string($1::text[], ','), true)
+-- DO takes no parameters: the readers that are made next, and what each may have, stand in settings of this transaction.
+SELECT set_config('flux.readers', array_to_string($1::text[], ','), true),
+       set_config('flux.reader_connections', $2::text, true)
 
 -- name: create_readers
 -- Strict mode: logins whose name says for which agency (migrations.reader_of); members of flux_reader and of nothing else,
@@ -71,6 +72,18 @@ BEGIN
         -- Each service names its own tables without a schema; `flux` follows for the shared five.
         EXECUTE format('ALTER ROLE %I SET search_path = %s', wanted,
                        CASE WHEN wanted LIKE 'flux\_reader%' THEN 'flux, pg_temp' ELSE wanted || ', flux, pg_temp' END);
+    END LOOP;
+    -- A reader's holder may set the time-outs of a session as it likes; these two it may not, so they bound what one agency
+    -- can take from the others: connections, and the disk that sorts spill to. The second takes a superuser or his grant.
+    FOR wanted IN SELECT rolname FROM pg_roles WHERE rolname = 'flux_reader' OR starts_with(rolname, 'flux_reader_') LOOP
+        IF wanted <> 'flux_reader' THEN
+            EXECUTE format('ALTER ROLE %I CONNECTION LIMIT %s', wanted, current_setting('flux.reader_connections')::int);
+        END IF;
+        BEGIN
+            EXECUTE format('ALTER ROLE %I SET temp_file_limit = %L', wanted, '256MB');
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE WARNING 'temp_file_limit of % takes a superuser, or GRANT SET ON PARAMETER temp_file_limit TO %', wanted, current_user;
+        END;
     END LOOP;
 END
 $settle$;

@@ -19,7 +19,7 @@ from pydantic_settings import SettingsConfigDict
 from flux_common.auth.registry_file import load_registry
 from flux_common.kafka.admin import create_topics
 from flux_common.observability.logging import get_logger
-from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate, reader_of
+from flux_common.postgres.migrations import LOGIN_ROLES, READER_CONNECTIONS, create_roles, migrate, reader_of
 from flux_common.runtime.cli import Job, JobSettings
 from flux_common.settings import AgencySettings, KafkaSettings, PostgresSettings, Section
 from flux_common.settings.section import read_secret, secret_file
@@ -45,6 +45,12 @@ class RoleCreation(Section):
     )
     strict: bool = Field(
         False, description="Strict mode: only agencies' own readers can log in; flux_reader, who may choose, cannot"
+    )
+    reader_connections: int = Field(
+        READER_CONNECTIONS,
+        ge=1,
+        description="Connections that each agency's own reader may have at once; of all readers, they and the services'"
+        " pools must fit into max_connections",
     )
 
     @field_validator("passwords_dir")
@@ -113,7 +119,14 @@ async def make_roles(settings: RolesSettings) -> None:
     agencies = sorted(load_registry(given.agencies_file).agencies) if given.agencies_file else []
     roles = [*LOGIN_ROLES, *map(reader_of, agencies)]
     passwords = {role: read_secret(path).get_secret_value() for role, path in given.files(roles).items()}
-    await create_roles(_dsn_with_password(settings.postgres), passwords, agencies=agencies, strict=given.strict)
+    for warning in await create_roles(
+        _dsn_with_password(settings.postgres),
+        passwords,
+        agencies=agencies,
+        strict=given.strict,
+        reader_connections=given.reader_connections,
+    ):
+        log.warning("not done: the administrator may not", problem=warning)
     log.info("roles are there", roles=roles, passwords_set=sorted(passwords), strict=given.strict)
 
 
