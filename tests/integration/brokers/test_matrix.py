@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
-from flux_common.contracts.access import Principal
+from flux_common.contracts.access import Grant, Operation, Pattern, Principal, Resource
 from flux_common.contracts.catalogue import GROUPS, TOPICS, relay_ids, topic_names
 from flux_common.kafka.logins import Difference, Rule, apply, difference
 from flux_common.kafka.producing import new_producer
@@ -45,7 +46,9 @@ async def _write(admin: KafkaSettings) -> None:
 async def test_an_agency_can_do_what_the_code_says_and_nothing_else(
     name: str, everybody: tuple[Principal, ...], login: Login
 ) -> None:
-    """Each topic of the catalogue, groups of all kinds, and the relays' transactions; a stranger can do nothing at all."""
+    """Each topic of the catalogue, groups of all kinds, the relays' transactions, and what takes a right over the cluster:
+    ACLs, passwords, quotas and the brokers' own settings. A stranger can do nothing at all.
+    """
     grants = {one.name: one.grants for one in everybody}
     found = await trying.can_do(await login(name), EVERYWHERE)
 
@@ -89,6 +92,26 @@ async def test_one_grant_too_many_and_one_missing_are_seen(
     await until(green)
     found = await difference(admin, everybody)
     assert (found.missing, found.unknown, found.quotas) == ([], [], {})
+
+
+@pytest.mark.parametrize("right", sorted(set(trying.GOVERNING.values())))
+async def test_a_right_over_the_cluster_is_seen(
+    right: Operation, admin: KafkaSettings, everybody: tuple[Principal, ...], login: Login, until: Until
+) -> None:
+    """With one, an agency can do all that it is for, each way; the comparison names it, and pruning takes it away."""
+    extra = Rule("flux.nasa", "BROKER", "LITERAL", trying.CLUSTER, right.name)
+    grant = Grant(Resource.CLUSTER, trying.CLUSTER, Pattern.LITERAL, (right,))
+    acts = {act for act, does in trying.GOVERNING.items() if grant.covers(Resource.CLUSTER, trying.CLUSTER, does)}
+
+    async def can(wanted: set[str]) -> bool:
+        return await trying.governs(await login("flux.nasa")) == wanted
+
+    assert await can(set())
+    async with mended(admin, everybody):
+        await apply(admin, Difference([extra], [], {}, []))
+        await until(partial(can, acts))
+        assert (await difference(admin, everybody)).unknown == [extra]
+    await until(partial(can, set()))
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -13,18 +13,48 @@ from aiokafka.errors import ClusterAuthorizationFailedError, TransactionalIdAuth
 from aiokafka.errors import KafkaError as ClientError
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # re-exported without saying so
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    ResourcePatternType,
+    ResourceType,
+    ScramMechanism,
+    UserScramCredentialDeletion,
 )
 
-from flux_common.contracts.access import Grant, Operation, Resource
+from flux_common.contracts.access import SERVICE_QUOTA, Grant, Operation, Resource
+from flux_common.kafka.admin import Admin, Forbidden
+from flux_common.kafka.raw_admin import describe_acls, describe_quotas, set_quotas
 from flux_common.settings import KafkaSettings
 
 SECONDS = 15.0
 FINE = {"NO_ERROR", "TOPIC_ALREADY_EXISTS"}
+CLUSTER = "kafka-cluster"
+NOBODY = "nobody.of.the.tries"  # no login has this name: what may be done to it hurts nobody
+ACLS_OF_NOBODY: Any = AclBindingFilter(
+    ResourceType.ANY,
+    None,  # type: ignore[arg-type] # any name, any host
+    ResourcePatternType.ANY,
+    f"User:{NOBODY}",
+    None,  # type: ignore[arg-type]
+    AclOperation.ANY,
+    AclPermissionType.ANY,
+)
+# What takes a right over the cluster, and which: each is tried, for one of them would be enough.
+GOVERNING = {
+    "see ACLs": Operation.DESCRIBE,
+    "drop ACLs": Operation.ALTER,
+    "drop a password": Operation.ALTER,
+    "see quotas": Operation.DESCRIBE_CONFIGS,
+    "see a broker's settings": Operation.DESCRIBE_CONFIGS,
+    "set a quota": Operation.ALTER_CONFIGS,
+    "set a broker's settings": Operation.ALTER_CONFIGS,
+}
 
 
 class Can(NamedTuple):
@@ -49,6 +79,7 @@ def said(grants: Iterable[Grant], places: Places) -> set[Can]:
     asked = [Can(Resource.TOPIC, name, does) for name in places.topics for does in (*topic, Operation.ALTER_CONFIGS)]
     asked += [Can(Resource.GROUP, name, Operation.READ) for name in places.groups]
     asked += [Can(Resource.TRANSACTIONAL_ID, name, Operation.WRITE) for name in places.transactional_ids]
+    asked += [Can(Resource.CLUSTER, CLUSTER, does) for does in GOVERNING.values()]
     return {can for can in asked if any(grant.covers(*can) for grant in grants)}
 
 
@@ -57,6 +88,7 @@ async def can_do(settings: KafkaSettings, places: Places) -> set[Can]:
     asked = [_writes(settings, places.topics), *(_reads(settings, name) for name in places.topics)]
     asked += [_transacts(settings, name) for name in places.transactional_ids]
     found = set().union(*await asyncio.gather(*asked))
+    found |= {Can(Resource.CLUSTER, CLUSTER, GOVERNING[act]) for act in await governs(settings)}
     return found | await asyncio.to_thread(_administers, settings, places)
 
 
@@ -100,6 +132,36 @@ async def _transacts(settings: KafkaSettings, name: str) -> set[Can]:
         return set()
     finally:
         await producer.stop()
+
+
+async def governs(settings: KafkaSettings) -> set[str]:
+    """Return what this login can do to the whole cluster, of `GOVERNING`; it is tried on what is nobody's."""
+    ask = Admin(settings).ask
+    (cluster,) = (await ask(lambda client: {"cluster": client.describe_cluster()})).values()
+    broker = ConfigResource.Type.BROKER, cluster.nodes[0].id_string
+    setting = ConfigEntry("log.cleaner.threads", "1", incremental_operation=AlterConfigOpType.SET)
+    order = ConfigResource(*broker, incremental_configs=[setting])
+    password = UserScramCredentialDeletion(NOBODY, ScramMechanism.SCRAM_SHA_512)
+    tried = {
+        "see ACLs": describe_acls(settings),
+        "drop ACLs": ask(lambda client: client.delete_acls([ACLS_OF_NOBODY])),
+        "drop a password": ask(
+            lambda client: client.alter_user_scram_credentials([password]), passed=KafkaError.RESOURCE_NOT_FOUND
+        ),
+        "see quotas": describe_quotas(settings),
+        "see a broker's settings": ask(lambda client: client.describe_configs([ConfigResource(*broker)])),
+        "set a quota": set_quotas(settings, {NOBODY: SERVICE_QUOTA}),
+        "set a broker's settings": ask(lambda client: client.incremental_alter_configs([order], validate_only=True)),
+    }
+    return {act for act, way in tried.items() if await _is_allowed(way)}
+
+
+async def _is_allowed(way: Awaitable[Any]) -> bool:
+    try:
+        await way
+    except Forbidden:
+        return False
+    return True
 
 
 def _administers(settings: KafkaSettings, places: Places) -> set[Can]:

@@ -11,6 +11,7 @@ from flux_common.contracts.access import (
     Grant,
     Operation,
     Pattern,
+    Principal,
     Quota,
     Resource,
     access_of_agency,
@@ -42,6 +43,25 @@ def test_an_agency_writes_its_requests_and_reads_its_answers_and_touches_nothing
         "flux.nasa.audit.receipts.v1": reads,
         "flux.nasa.dead-letters.v1": reads,
     }
+
+
+def test_an_agency_has_these_grants_and_no_other_of_any_kind() -> None:
+    """Whatever resource a grant is about, the whole cluster and transactions among them."""
+    reads = ("run.decisions.v1", "run.completions.v1", "audit.receipts.v1", "dead-letters.v1")
+    topics = {("run.requests.v1", Operation.WRITE), *((name, Operation.READ) for name in reads)}
+
+    assert sorted(access_of_agency("nasa")) == sorted(
+        [
+            *(Grant(Resource.TOPIC, f"flux.nasa.{name}", Pattern.LITERAL, (does,)) for name, does in topics),
+            Grant(Resource.GROUP, "flux.nasa.", Pattern.PREFIX, (Operation.READ,)),
+        ]
+    )
+
+
+@pytest.mark.parametrize("principal", principals(dict.fromkeys(AGENCIES)), ids=lambda one: one.name)
+def test_nobody_has_a_right_over_the_cluster(principal: Principal) -> None:
+    """ACLs, passwords, quotas and brokers are an administrator's."""
+    assert [grant for grant in principal.grants if grant.resource is Resource.CLUSTER] == []
 
 
 @pytest.mark.parametrize("group", ["flux.nasa2.watchers", "flux.nasa", "watchers", *(group.name for group in GROUPS)])

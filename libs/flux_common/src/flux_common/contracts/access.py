@@ -60,7 +60,11 @@ class Operation(StrEnum):
     ALTER_CONFIGS = "AlterConfigs"
 
 
-_IMPLY_DESCRIBE: Final = {Operation.READ, Operation.WRITE, Operation.DELETE, Operation.ALTER}
+# What brokers derive: seeing from doing.
+_IMPLIED_BY: Final[Mapping[Operation, frozenset[Operation]]] = {
+    Operation.DESCRIBE: frozenset({Operation.READ, Operation.WRITE, Operation.DELETE, Operation.ALTER}),
+    Operation.DESCRIBE_CONFIGS: frozenset({Operation.ALTER_CONFIGS}),
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,8 +79,8 @@ class Grant:
     def covers(self, resource: Resource, name: str, operation: Operation) -> bool:
         """Return whether it lets a principal do `operation` to the resource `name`, as a broker judges."""
         named = name.startswith(self.name) if self.pattern is Pattern.PREFIX else name == self.name
-        implied = operation is Operation.DESCRIBE and not _IMPLY_DESCRIBE.isdisjoint(self.operations)
-        return resource is self.resource and named and (operation in self.operations or implied)
+        enough = {operation} | _IMPLIED_BY.get(operation, frozenset())
+        return resource is self.resource and named and not enough.isdisjoint(self.operations)
 
     def on_broker(self, topic_prefix: str) -> Grant:
         """Return the grant with the name that its resource has under `topic_prefix`."""
