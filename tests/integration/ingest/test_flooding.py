@@ -14,7 +14,7 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import InvalidMessage
 from flux_ingest.adapters.decisions import PostgresDecisions
 from flux_ingest.handlers.expiry import COUNTS_KEPT, UsesExpiry
-from flux_ingest.handlers.requests import PRESS_REST_S
+from flux_ingest.handlers.pacing import BITE, PRESS_REST_S
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -82,6 +82,20 @@ async def test_who_presses_rests_until_a_batch_is_calm(braked: Bench, hand: Any)
 
     assert rests == [PRESS_REST_S, 0.0, 0.0, PRESS_REST_S]
     assert [code for _, code in await told(braked)].count("TOKEN_MALFORMED") == 2 + LIMIT
+
+
+async def test_who_repeats_too_often_is_slowed_and_answered_as_ever(braked: Bench, hand: Any) -> None:
+    """One accepted body, sent again and again: each repetition has its own answer; past the limit they come in bites."""
+    at = datetime.now(UTC) - timedelta(minutes=5)
+    good, other = ((hand.body(name), hand.headers(hand.token(issued_at=at))) for name in ("r-1", "r-2"))
+    paces = []
+    for records in ([good] * (1 + LIMIT), [good], [other]):
+        batch = await braked.batch(*records, at=at)
+        paces.append((await braked.handler.apply(batch), braked.handler.records_max(batch.lane.tp)))
+
+    assert paces == [(0.0, None), (PRESS_REST_S, BITE), (0.0, None)]
+    assert [kind for kind, _ in await told(braked)].count("run.repeated") == LIMIT + 1
+    assert await braked.rows("SELECT * FROM refusals") == []
 
 
 async def test_all_lanes_of_an_agency_share_the_minute(braked: Bench, hand: Any) -> None:

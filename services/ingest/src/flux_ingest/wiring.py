@@ -62,6 +62,7 @@ async def build(service: Service[IngestSettings]) -> AsyncIterator[Jobs]:
         )
         limits = LaneLimits(
             records_max=settings.intake.batch_records_max,
+            records_max_of=handler.records_max,
             concurrency=settings.intake.lanes_at_once,
             topics_take_turns=True,  # a topic is an agency's, and an agency's lanes wait for one lock
         )

@@ -275,6 +275,19 @@ async def test_a_lane_that_rests_gathers_what_comes_meanwhile(
     assert store.batches == [(0, 1), (1, 4)]
 
 
+async def test_a_lane_may_be_read_in_smaller_batches_for_a_while(
+    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
+) -> None:
+    """Whoever owns the handler says of each batch anew how many records a lane's next one may have."""
+    topic = await create_topic("t")
+    await send(settings, topic, [b"a"] * 12)
+    limits = LaneLimits(records_max=4, records_max_of=lambda _tp: 2 if len(store.batches) in (1, 2) else None)
+    async with running(topic, limits=limits):
+        await until(at_least(store, 12))
+
+    assert store.batches == [(0, 4), (4, 6), (6, 8), (8, 12)]
+
+
 async def test_the_groups_offsets_follow_the_lanes(
     settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
 ) -> None:

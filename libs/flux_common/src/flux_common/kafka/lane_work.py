@@ -73,6 +73,9 @@ class LaneLimits:
     """Bounds of a lane loop."""
 
     records_max: int = 5_000  # in one batch, and fetched ahead of it
+    records_max_of: Callable[[TopicPartition], int | None] = lambda _tp: (
+        None
+    )  # fewer in a lane's next batch, asked each time
     concurrency: int = 4  # lanes at the database at once; below the pool's size
     topics_take_turns: bool = False  # one lane of a topic at a time: where they would wait for one lock, holding slots
     revoke_wait_s: float = 10.0  # how long a rebalance waits for batches in flight
@@ -146,13 +149,17 @@ class LaneWork:
                     owned
                 ):  # a rest is the whole topic's, where its lanes take turns; it holds no slot
                     async with self._slots:
-                        records = owned.next_records(self._limits.records_max)
+                        records = owned.next_records(self._records_max(owned))
                         rest_s = await self._work_batch(owned, records) if records else 0.0
                     await asyncio.sleep(rest_s)
         except FluxError as problem:
             self.judge(owned, problem)
         finally:
             owned.task = None
+
+    def _records_max(self, owned: Owned) -> int:
+        most, fewer = self._limits.records_max, self._limits.records_max_of(owned.tp)
+        return most if fewer is None else min(most, fewer)
 
     def _turn(self, owned: Owned) -> AbstractAsyncContextManager[Any]:
         return self._turns[owned.tp.topic] if self._limits.topics_take_turns else nullcontext()

@@ -13,9 +13,10 @@ each refused record under its position, alone (`rejections`) or in a range (`flo
 | calm: fewer refusals than the limit | told by itself | told by itself; one more | calm |
 | flooded: as many, or more | told by itself | joins the batch's one decision; one more | calm |
 
-An agency *presses* while its refusals run ahead of what a minute's limit allows up to now, or past the limit. The handler
-then works its lanes gently: it lets them rest, so that what must be refused comes in few batches, and reads those with
-pauses, so that the others' work goes between. Only time depends on it, and what time decides: a request may expire waiting.
+An agency *presses* while its refusals and repetitions run ahead of what a minute's limit allows up to now, or past the limit.
+The handler then works its lanes gently (handlers/pacing.py): it lets them rest, so that what must be refused comes in few
+batches, and reads those with pauses, so that the others' work goes between. Only time depends on it, and what time decides:
+a request may expire waiting.
 
 A record counts in its own minute, however late it is read: a backlog is braked as it would have been when it arrived.
 """
@@ -27,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from flux_ingest.domain.model import DeadLettered, Decision, Flooded, Rejected
+from flux_ingest.domain.model import DeadLettered, Decision, Flooded, Rejected, Repeated
 
 HEAD_START: Final = 0.05  # of a minute's limit: what may come at once and is no press
 
@@ -41,6 +42,12 @@ def refusals(decisions: Sequence[Decision], minutes: Sequence[datetime]) -> Coun
     """Return how many of `decisions` refuse a record, by its minute."""
     pairs = zip(decisions, minutes, strict=True)
     return Counter(minute for decision, minute in pairs if isinstance(decision, Rejected | DeadLettered))
+
+
+def repetitions(decisions: Sequence[Decision], minutes: Sequence[datetime]) -> Counter[datetime]:
+    """Return how many of `decisions` say that a body was accepted before, by the record's minute."""
+    pairs = zip(decisions, minutes, strict=True)
+    return Counter(minute for decision, minute in pairs if isinstance(decision, Repeated))
 
 
 def brake(
@@ -62,7 +69,7 @@ def brake(
 
 
 def presses(counted: Mapping[datetime, int], per_minute: int, now: datetime) -> bool:
-    """Tell whether refusals come faster than the limit; `counted` says how many each minute has."""
+    """Tell whether what costs others comes faster than the limit; `counted` says how much of it each minute has."""
     return any(number > max(1.0, per_minute * _allowed(minute, now)) for minute, number in counted.items())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from flux_common.auth import Agency, Trust, VerifiedTokens
@@ -25,11 +26,12 @@ from flux_common.observability import metrics
 from flux_common.observability.logging import get_logger
 from flux_common.postgres.lanes import Advance, PostgresLanes
 from flux_common.postgres.outbox import DeadLetter
-from flux_ingest.domain.brake import brake, minute_of, presses, refusals
+from flux_ingest.domain.brake import brake, minute_of, refusals, repetitions
 from flux_ingest.domain.decide import decide
 from flux_ingest.domain.model import Accepted, DeadLettered, Decision, Flooded, Redelivered, Rejected, Repeated
 from flux_ingest.handlers.events import Telling
 from flux_ingest.handlers.flooding import of_the_flood
+from flux_ingest.handlers.pacing import Pacing
 from flux_ingest.handlers.pauses import Pauses
 from flux_ingest.handlers.reading import OnUnknownKey, Reader, Reading
 from flux_ingest.handlers.sealing import SealGate
@@ -39,7 +41,6 @@ log = get_logger(__name__)
 
 TOPICS: Final = re.escape(REQUESTS.name).replace("<agency>", f"({AGENCY_PATTERN.strip('^$')})")
 _TOPIC: Final = re.compile(TOPICS)
-PRESS_REST_S: Final = 0.25  # who presses has four batches a second at most: each costs everybody a commit and a send
 
 OpenStore = Callable[[Advance, str], DecisionStore]
 Judge = Callable[[DecisionStore], Awaitable[list[Decision]]]
@@ -76,7 +77,7 @@ class RequestsHandler:
         self._on_unknown_key = on_unknown_key
         self._limits = limits
         self._memory = VerifiedTokens()
-        self._pressing: set[TopicPartition] = set()  # lanes whose last batch says so (domain/brake.py)
+        self._pacing = Pacing()
 
     async def apply(self, batch: LaneBatch) -> float:
         """Decide on a batch in one transaction; the lanes of an agency that presses rest after it."""
@@ -89,6 +90,10 @@ class RequestsHandler:
             return decide(findings, await store.known(batch, findings))
 
         return await self._settle(batch, agency, readings, judge)
+
+    def records_max(self, tp: TopicPartition) -> int | None:
+        """Return how many records a lane's next batch may have; None if that is not bounded here."""
+        return self._pacing.records_max(tp)
 
     async def refuse(self, batch: LaneBatch, problem: FluxError) -> float:
         """Put the records of `batch` aside: their bytes, or the database, cannot take them. Floods of them are braked, too."""
@@ -107,35 +112,25 @@ class RequestsHandler:
             self._gate.check(agency, advance.now)
             store = self._open_store(advance, agency.agency_id)
             await store.lock()
-            decisions = await self._braked(advance, store, agency, await judge(store))
+            judged = await judge(store)
+            minutes = [minute_of(record.appended_at or advance.now) for record in batch.records]
+            refused, decisions = await _braked(store, agency, judged, minutes)
             await store.save(decisions, advance.now)
             _tell(advance, agency, readings, decisions)
+        repeated, limit = repetitions(decisions, minutes), agency.rejects_per_minute
+        self._pacing.note(batch.lane.tp, agency.agency_id, refused, repeated, limit, advance.now)
         self._report(batch, agency, decisions)
-        return PRESS_REST_S if batch.lane.tp in self._pressing else 0.0
+        return self._pacing.rest_s(batch.lane.tp)
 
     async def _read(self, batch: LaneBatch, agency: Agency, trust: Trust) -> list[Reading]:
         now = self._clock.now()
         reader = Reader(agency.agency_id, trust, self._memory, now, self._limits, self._on_unknown_key)
-        pauses = Pauses(self._clock, gently=batch.lane.tp in self._pressing)
+        pauses = Pauses(self._clock, gently=self._pacing.gently(batch.lane.tp))
         readings: list[Reading] = []
         for record in batch.records:
             readings.append(reader.read(record))
             await pauses.between()
         return readings
-
-    async def _braked(
-        self, advance: Advance, store: DecisionStore, agency: Agency, decisions: list[Decision]
-    ) -> list[Decision]:
-        """Count the refusals of a batch, let those past the agency's limit share one answer, and note whether it presses."""
-        minutes = [minute_of(record.appended_at or advance.now) for record in advance.batch.records]
-        added = refusals(decisions, minutes)
-        self._pressing.discard(advance.batch.lane.tp)
-        if not added:
-            return decisions
-        before, limit = await store.count_refusals(added), agency.rejects_per_minute
-        if presses(added + Counter(before), limit, advance.now):
-            self._pressing.add(advance.batch.lane.tp)
-        return brake(decisions, minutes, before, limit)
 
     def _report(self, batch: LaneBatch, agency: Agency, decisions: Sequence[Decision]) -> None:
         """Count and log what was committed."""
@@ -162,6 +157,17 @@ def _registered(batch: LaneBatch, trust: Trust) -> Agency:
     if agency is None:
         raise InvariantBroken(Code.AGENCY_NOT_FOUND, f"{batch.lane.tp} is read, yet its agency is not registered")
     return agency
+
+
+async def _braked(
+    store: DecisionStore, agency: Agency, decisions: list[Decision], minutes: Sequence[datetime]
+) -> tuple[Counter[datetime], list[Decision]]:
+    """Count the refusals of a batch, and let those past the agency's limit share one answer; return what its minutes have."""
+    added = refusals(decisions, minutes)
+    if not added:
+        return added, decisions
+    before = await store.count_refusals(added)
+    return added + Counter(before), brake(decisions, minutes, before, agency.rejects_per_minute)
 
 
 def _tell(advance: Advance, agency: Agency, readings: Sequence[Reading], decisions: Sequence[Decision]) -> None:
