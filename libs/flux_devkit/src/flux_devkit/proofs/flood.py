@@ -1,9 +1,11 @@
 """`python -m flux_devkit.proofs.flood`: one agency floods at ten times its quota; another's decisions are no later for it.
 
 One ingest process, two agencies of one shard, so that they share the relay, too. In calm times both keep to what they may:
-the other agency has as many refusals as its quota. Calm and flooded times take turns, and each
+the other agency has as many refusals, or repetitions, as its quota. Calm and flooded times take turns, and each
 side is its median turn, so that a machine that is busy with other things for a while is busy for both. The bound is on the
-ratio of the neighbour's p99. The flood is of all kinds of refusals. About three minutes.
+ratio of the neighbour's p99; beside it stand the p99 of all turns together and the worst turn, which such times do not leave
+alone. There are two floods: one of all kinds of refusals, and one of a single accepted request, again and again, which has an
+answer of its own each time. About six minutes.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import itertools
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from flux_common.contracts.catalogue import RUN_REPEATED
 from flux_devkit.finding import Finding, report
 from flux_devkit.home import locate
 from flux_devkit.proofs.edge import Edge, Place, edge, load, percentile
@@ -59,49 +63,89 @@ def hostile(forger: Forger) -> Iterator[Callable[[], Forged]]:
     return (partial(kind.make, forger) for kind in itertools.cycle(light))
 
 
+def again(forger: Forger) -> Iterator[Callable[[], Forged]]:
+    """Yield the record that was accepted first, for ever."""
+    return itertools.repeat(forger.opening)
+
+
 def of(agency_id: str, makes: Iterable[Callable[[], Forged]], number: int) -> list[tuple[str, Callable[[], Forged]]]:
     """Return so many records of an agency, still to be made."""
     return [(agency_id, make) for make in itertools.islice(makes, number)]
 
 
-async def turn(running: Edge, neighbour: Forger, flood: Forger, rate: float) -> Measured:
-    """Let the neighbour ask at its rate, and refusals run beside it at theirs; wait for everybody's answers."""
+async def turn(running: Edge, neighbour: Forger, junk: Iterator[Callable[[], Forged]], rate: float) -> Measured:
+    """Let the neighbour ask at its rate, and the other agency's junk run beside it; wait for everybody's answers."""
     good = of(NEIGHBOUR.agency_id, itertools.repeat(neighbour.good), int(GOOD_RATE * SECONDS))
-    junk = of(FLOODING.agency_id, hostile(flood), int(rate * SECONDS))
-    asked, flooded = await asyncio.gather(running.send_all(good, GOOD_RATE), running.send_all(junk, rate))
+    some = of(FLOODING.agency_id, junk, int(rate * SECONDS))
+    asked, flooded = await asyncio.gather(running.send_all(good, GOOD_RATE), running.send_all(some, rate))
     await running.answered([*asked, *flooded], ANSWER_SECONDS)
     return Measured(running.latencies(asked), flooded)
 
 
+async def turns(
+    running: Edge, neighbour: Forger, junk: Callable[[], Iterator[Callable[[], Forged]]]
+) -> tuple[list[Measured], list[Measured]]:
+    """Measure calm and flooded turns, one after the other; the first of each only warms up."""
+    sides: tuple[list[Measured], list[Measured]] = ([], [])
+    for _ in range(1 + TURNS):
+        for side, rate in zip(sides, (CALM_RATE, FLOOD_RATE), strict=True):
+            side.append(await turn(running, neighbour, junk(), rate))
+    return sides[0][1:], sides[1][1:]
+
+
 async def prove(servers: Servers, folder: Path) -> list[Finding]:
-    """Measure calm, flood and calm, and say what was found."""
+    """Measure both floods, and say what was found."""
     async with edge(servers, folder, [FLOODING, NEIGHBOUR]) as running:
         keys = running.installation.keys
         flood, neighbour = Forger(keys, FLOODING, NEIGHBOUR), Forger(keys, NEIGHBOUR, FLOODING)
         await running.answered([await running.send(FLOODING.agency_id, flood.opening())], ANSWER_SECONDS)
-        for rate in (CALM_RATE, FLOOD_RATE):  # everything is warm from now on
-            await turn(running, neighbour, flood, rate)
-        calm, under = [], []
-        for _ in range(TURNS):
-            calm.append(await turn(running, neighbour, flood, CALM_RATE))
-            under.append(await turn(running, neighbour, flood, FLOOD_RATE))
-        return list(findings(running, calm, under))
+        refusals = await turns(running, neighbour, partial(hostile, flood))
+        repetitions = await turns(running, neighbour, partial(again, flood))
+        return list(findings(running, refusals, repetitions))
 
 
-def findings(running: Edge, calm: Sequence[Measured], under: Sequence[Measured]) -> Iterator[Finding]:
+Sides = tuple[Sequence[Measured], Sequence[Measured]]
+
+
+def findings(running: Edge, refusals: Sides, repetitions: Sides) -> Iterator[Finding]:
     """Say what the turns showed."""
-    without, beside = (statistics.median(one.p99 for one in side) for side in (calm, under))
-    ratio = beside / without
-    measured = f"{ratio:.2f} times, p99 {without:.0f} ms calm and {beside:.0f} ms flooded, {load()}"
-    yield Finding("a neighbour's decisions under a flood of ten quotas", ratio < GROWTH, measured, f"{GROWTH:g} times")
+    yield beside("a neighbour's decisions under a flood of ten quotas", *refusals)
+    yield _braked(running, refusals[1])
+    yield beside("a neighbour's decisions while one request comes again and again", *repetitions)
+    yield _repeated(running, repetitions[1])
+    yield Finding("ingest lives and is ready", running.service.ready(), "asked at the end", "ready")
+
+
+def beside(item: str, calm: Sequence[Measured], under: Sequence[Measured]) -> Finding:
+    """Return the growth of the neighbour's p99: of the median turns, which is bounded, and of all turns together."""
+    without, flooded = (statistics.median(one.p99 for one in side) for side in (calm, under))
+    pooled = [percentile(sorted(wait for one in side for wait in one.waits), 0.99) for side in (calm, under)]
+    worst = [max(one.p99 for one in side) for side in (calm, under)]
+    measured = (
+        f"{flooded / without:.2f} times, p99 of the median turn {without:.0f} ms calm and {flooded:.0f} ms flooded;"
+        f" of all turns together {pooled[1] / pooled[0]:.2f} times, {pooled[0]:.0f} and {pooled[1]:.0f} ms;"
+        f" of the worst {worst[0]:.0f} and {worst[1]:.0f} ms; {load()}"
+    )
+    return Finding(item, flooded / without < GROWTH, measured, f"{GROWTH:g} times, of the median turns")
+
+
+def _braked(running: Edge, under: Sequence[Measured]) -> Finding:
     sent = [place for one in under for place in one.flooded]
     told = [answer for place in sent for answer in running.answers[place]]
     shared = sum(answer.code == "INTAKE_FLOODED" for answer in told)
     measured = f"{len(sent)} refused, {shared} of them by {running.floods} shared decisions"
     minutes = {int(running.sent[place] // 60) for place in sent}
     held = len(told) == len(sent) and shared >= len(sent) - len(minutes) * QUOTA
-    yield Finding("the flood is braked, each record answered once", held, measured, f"{QUOTA} a minute by themselves")
-    yield Finding("ingest lives and is ready", running.service.ready(), "asked at the end", "ready")
+    return Finding("the flood is braked, each record answered once", held, measured, f"{QUOTA} a minute by themselves")
+
+
+def _repeated(running: Edge, under: Sequence[Measured]) -> Finding:
+    sent = [place for one in under for place in one.flooded]
+    told = Counter(answer.type for place in sent for answer in running.answers[place])
+    measured = f"{len(sent)} repetitions, " + ", ".join(f"{number} {kind}" for kind, number in sorted(told.items()))
+    waited = percentile(running.latencies(sent), 0.99) / 1000
+    held = told == {RUN_REPEATED.ce_type: len(sent)}
+    return Finding("each repetition has its own plain answer", held, f"{measured}, p99 {waited:.1f} s", "one for each")
 
 
 def main() -> int:
