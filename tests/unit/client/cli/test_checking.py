@@ -73,6 +73,18 @@ def test_every_url_that_fails_is_explained(tmp_path: Path, capsys: Captured) -> 
     assert "no connection" in text
 
 
+def test_a_key_at_two_urls_is_a_fault(tmp_path: Path, capsys: Captured) -> None:
+    """Both issuers are named, whoever copied it."""
+    key = generate_key()
+    with IdentityProvider() as one, IdentityProvider() as two:
+        one.publish(key)
+        two.publish(generate_key(), key)
+        text = said(capsys, registry(tmp_path, one.url, two.url), "--fetch")
+
+    assert 'issuers["https://issuer.a1.example"].keys' in text
+    assert 'is also a key of the issuer "https://issuer.a0.example"' in text
+
+
 @pytest.mark.parametrize(
     ("change", "next_step"),
     [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from flux_client.development import DevelopmentAgency, write_development_registry
 from flux_client.keys import SigningKey, generate_key
@@ -53,6 +54,15 @@ class World:
             if second % 60 == 0:
                 self.source.refresh(self.clock.now())
             await self.fetch()
+
+    async def look(self, times: int) -> None:
+        """Let the loop look at what is due, and tell what it sees."""
+        pauses = iter([*[True] * times, False])
+
+        async def pause(_seconds: float) -> bool:
+            return next(pauses)
+
+        await self.refresher.run(pause)
 
     def code(self, token: str, agency: str = "nasa") -> Code | None:
         """Return the code with which a token is refused that arrives now; None where it is accepted."""
@@ -167,16 +177,24 @@ async def test_a_bad_set_changes_nothing(world: World, bad: bytes) -> None:
     assert world.code(world.token(NEW)) is None
 
 
-async def test_another_issuers_key_is_not_taken(world: World) -> None:
-    """Whoever publishes a key of LOC's file, under any name, has no new set."""
+async def test_a_key_of_two_issuers_is_told_with_both_names(world: World) -> None:
+    """Whoever publishes a key of LOC's file, under any name: once in the log, and in a gauge for as long as it is so."""
+    (copied,) = json.loads((world.folder / "loc.jwks.json").read_bytes())["keys"]
+    world.provider.answer = Answer(json.dumps({"keys": [OLD.public_jwk(), copied | {"kid": "mine"}]}).encode())
     await world.fetch()
-    (stolen,) = json.loads((world.folder / "loc.jwks.json").read_bytes())["keys"]
-    world.provider.answer = Answer(json.dumps({"keys": [OLD.public_jwk(), stolen | {"kid": "mine"}]}).encode())
-    trust = world.source.trust
-    world.clock.ticks += REFRESH_S
-    await world.fetch()
+    with capture_logs() as lines:
+        await world.look(times=2)
+    names = {"issuer": NASA, "other": LOC}
 
-    assert world.source.trust is trust
+    assert [line for line in lines if line["log_level"] == "error"] == [
+        {"event": "two issuers have the same key", "kid": "mine", "log_level": "error", **names}
+    ]
+    assert metrics.REGISTRY.get_sample_value("flux_keys_shared", names) == 1
+
+    world.provider.publish(OLD)
+    await world.pass_time(REFRESH_S)
+    await world.look(times=2)
+    assert metrics.REGISTRY.get_sample_value("flux_keys_shared", names) is None
 
 
 async def test_the_identity_provider_down_for_an_hour_stops_nobody(world: World) -> None:
@@ -252,16 +270,6 @@ async def test_a_reload_keeps_what_was_fetched(world: World) -> None:
     assert world.code(world.token(OLD)) is Code.KEYS_STALE
     assert await world.fetch() == 1
     assert world.code(world.token(OLD)) is None
-
-
-async def test_a_file_goes_before_what_was_fetched(world: World) -> None:
-    """Where the operator's file now holds a key that a fetched set has, the fetched set is left out."""
-    await world.fetch()
-    (world.folder / "loc.jwks.json").write_text(json.dumps({"keys": [OLD.public_jwk()]}))
-
-    assert world.source.refresh(NOW) is Refresh.RELOADED
-    assert world.code(world.token(OLD)) is Code.KEYS_STALE
-    assert world.code(world.token(OLD, "loc"), "loc") is None
 
 
 async def test_a_slow_identity_provider_delays_no_other(world: World) -> None:

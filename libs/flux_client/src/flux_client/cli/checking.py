@@ -15,6 +15,11 @@ from flux_common.auth.fetching import Fetcher, FetchFailed, verifying
 from flux_common.auth.source import url_of
 from flux_common.kernel.clock import SystemClock
 
+_AFTER_FETCH = (
+    "ingest goes on without a set that cannot be had or has a fault, and refuses its tokens (KEYS_STALE); sets that share "
+    "a key it uses, and tells of it"
+)
+
 
 def check(path: Path, *, fetch: bool, ca_file: Path | None) -> list[dict[str, Any]]:
     """Return a row for each agency of a registry without faults; with `fetch`, its issuers' URLs are tried, too.
@@ -26,7 +31,7 @@ def check(path: Path, *, fetch: bool, ca_file: Path | None) -> list[dict[str, An
     except ConfigurationRefused as refused:
         raise faulty(path, refused.faults, "nothing of such a registry is used; correct them") from None
     if fetch and (faults := asyncio.run(_fetch_all(source, _fetcher(ca_file)))):
-        raise faulty(path, faults, "ingest goes on without these sets, and refuses their tokens (KEYS_STALE)")
+        raise faulty(path, faults, _AFTER_FETCH)
     for note in _idle_retirements(source.trust):
         say(f"note: {note}")
     return [_row(source.trust, name) for name in sorted(source.trust.registry.agencies)]
@@ -54,7 +59,7 @@ async def _fetch_all(source: RegistrySource, fetcher: Fetcher) -> list[Fault]:
             faults.append(Fault(f'issuers["{iss}"].jwks', f"{url}: {failed}", failed.next_step))
         except ConfigurationRefused as refused:
             faults.extend(refused.faults)
-    return faults
+    return [*faults, *(one.fault() for one in source.trust.keys.shared)]
 
 
 def faulty(path: Path, faults: Iterable[Fault], next_step: str) -> Ended:

@@ -1,9 +1,13 @@
 """The issuers' public keys, in memory, all or nothing.
 
 Verification reads memory only and never fetches. A set with one bad member is refused whole: a file that is half right
-is a file nobody has checked. A key belongs to one issuer and one algorithm; the same thumbprint twice, in one set or
-under two issuers, is refused. Keys that could not be confirmed for longer than they may verify nothing (fail closed);
-each issuer's set has its own time, for one identity provider that is down says nothing of another.
+is a file nobody has checked. A key belongs to one algorithm, and stands once in a set. Keys that could not be confirmed
+for longer than they may verify nothing (fail closed); each issuer's set has its own time, for one identity provider
+that is down says nothing of another.
+
+A key under two issuers is a mistake or a copy. In files, which operators write, it is refused; of sets that issuers
+publish both are taken and the key is told of (`KeyRing.shared`), for a refusal would hit the one who is copied. See
+docs/decisions/0014.
 The generation changes with any byte of the registry or of a key set, so that what was remembered under a revoked key is
 forgotten. Source: docs/trust.md, RFC 7517.
 """
@@ -46,11 +50,26 @@ class KeySet:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedKey:
+    """A public key that two issuers have; `kid` is what `issuer` calls it. Nobody can tell from the sets whose it is."""
+
+    issuer: str
+    kid: str
+    other: str
+
+    def fault(self) -> Fault:
+        """Return what an operator is told."""
+        said = f'"{self.kid}" is also a key of the issuer "{self.other}"'
+        return Fault(f'issuers["{self.issuer}"].keys', said, "whose key is it? the other one publishes its own")
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRing:
-    """Every issuer's key set, swapped as one value; `generation` names its contents."""
+    """Every issuer's key set, swapped as one value; `generation` names its contents, `shared` the keys of two issuers."""
 
     sets: Mapping[str, KeySet]
     generation: str
+    shared: tuple[SharedKey, ...] = ()
 
     def of(self, iss: str) -> KeySet:
         """Return the key set of an issuer; raises KeyError for one whose keys were never had."""
@@ -77,10 +96,11 @@ def load_keys(registry: Registry, now: datetime, fresh_s: int = KEYS_FRESH_S) ->
             sets[iss] = read_set(iss, _read_file(path), now, fresh_s)
         except ConfigurationRefused as refused:
             faults.extend(refused.faults)
-    faults.extend(shared_keys(sets))
+    ring = ring_of(registry, sets)
+    faults.extend(one.fault() for one in ring.shared)
     if faults:
         raise ConfigurationRefused(faults)
-    return ring_of(registry, sets)
+    return ring
 
 
 def key_files(registry: Registry) -> dict[str, Path]:
@@ -98,7 +118,7 @@ def ring_of(registry: Registry, sets: Mapping[str, KeySet]) -> KeyRing:
     """Return `sets` as one value, with the generation that they and the registry make."""
     named = [f"{iss} {sets[iss].sha256}" for iss in sorted(sets)]
     generation = hashlib.sha256("\n".join([registry.digest, *named]).encode()).hexdigest()
-    return KeyRing(MappingProxyType(dict(sets)), generation)
+    return KeyRing(MappingProxyType(dict(sets)), generation, tuple(_shared(sets)))
 
 
 def read_jwks(data: bytes, where: str) -> dict[str, VerificationKey]:
@@ -153,12 +173,11 @@ def _read_file(path: Path) -> bytes:
     return data
 
 
-def shared_keys(sets: Mapping[str, KeySet]) -> Iterator[Fault]:
-    """Yield a fault for each key that an earlier issuer of `sets` has already."""
-    owners: dict[str, str] = {}
-    for iss, keys in sets.items():
-        for kid, key in keys.keys.items():
-            owner = owners.setdefault(key.thumbprint, iss)
-            if owner != iss:
-                said = f'"{kid}" is also a key of the issuer "{owner}"'
-                yield Fault(f'issuers["{iss}"].keys', said, "whose key is it? the other one publishes its own")
+def _shared(sets: Mapping[str, KeySet]) -> Iterator[SharedKey]:
+    """Yield each key of an issuer that one before it in the alphabet has, too: in whatever order the sets arrived."""
+    seen: dict[str, str] = {}
+    for iss in sorted(sets):
+        for kid, key in sets[iss].keys.items():
+            other = seen.setdefault(key.thumbprint, iss)
+            if other != iss:
+                yield SharedKey(iss, kid, other)

@@ -11,12 +11,13 @@ What an issuer publishes at a URL is brought by whoever fetches (`publish`), and
 |---|---|
 | the bytes that are known | the set is confirmed as of when they were asked for |
 | a good set | it takes the old one's place: another generation, so what was remembered is forgotten |
-| a set with a fault, or with another issuer's key | nothing changes, and nothing is confirmed |
+| a good set with a key that another issuer has | the same, and the key is among the ring's `shared` ones |
+| a set with a fault | nothing changes, and nothing is confirmed |
 | of an issuer that is gone, or now publishes elsewhere | nothing changes |
 | while the registry has a fault | the same, but confirmed as of the last look that found none: all keys go stale in the end |
 
-A reload keeps what was fetched of issuers whose URL is the same. Files go first: where one now holds a key that a
-fetched set has too, the fetched set is left out, for the operator's file is the authority on whose key it is.
+A reload keeps what was fetched of issuers whose URL is the same. What one issuer publishes never decides whether
+another's set is taken: whoever copies a key would lock its owner out, by coming first.
 """
 
 from __future__ import annotations
@@ -33,12 +34,10 @@ from flux_common.auth.key_url import KeyUrl
 from flux_common.auth.keyset import (
     KEYS_FRESH_S,
     KeyRing,
-    KeySet,
     key_files,
     load_keys,
     read_set,
     ring_of,
-    shared_keys,
 )
 from flux_common.auth.registry import Registry
 from flux_common.auth.registry_file import load_registry
@@ -130,10 +129,7 @@ class RegistrySource:
         if old is not None and old.sha256 == hashlib.sha256(data).hexdigest():
             self.trust = replace(self.trust, keys=keys.confirmed(at, {iss}))
             return False
-        others = {other: key_set for other, key_set in keys.sets.items() if other != iss}
-        sets = {**others, iss: read_set(iss, data, at, self._fresh_s)}
-        if faults := list(shared_keys(sets)):
-            raise ConfigurationRefused(faults)
+        sets = {**keys.sets, iss: read_set(iss, data, at, self._fresh_s)}
         self.trust = Trust(registry, ring_of(registry, sets))
         return True
 
@@ -154,12 +150,11 @@ def _load(path: Path, now: datetime, fresh_s: int) -> tuple[Trust, _Stamps]:
 
 def _carried(old: Trust, new: Trust) -> Trust:
     """Return `new` with what was fetched of issuers that publish where they did."""
-    sets: dict[str, KeySet] = dict(new.keys.sets)
+    sets = dict(new.keys.sets)
     for iss, fetched in old.keys.sets.items():
         url = url_of(old.registry, iss)
         if url is not None and url == url_of(new.registry, iss):
-            with_it = {**sets, iss: fetched}
-            sets = sets if any(shared_keys(with_it)) else with_it
+            sets[iss] = fetched
     return replace(new, keys=ring_of(new.registry, sets))
 
 

@@ -90,6 +90,7 @@ keys_age_seconds = _gauge("flux_keys_age_seconds", "Age of an issuer's keys.", "
 key_fetches = _counter(
     "flux_key_fetches_total", "Fetches of key sets: changed, same, refused, failed.", "issuer", "outcome"
 )
+keys_shared = _gauge("flux_keys_shared", "Public keys that two issuers have; must stay 0.", "issuer", "other")
 intake_held = _counter(
     "flux_intake_held_total", "Batches that had to wait because the seal of the agency's facts lags.", "agency_id"
 )

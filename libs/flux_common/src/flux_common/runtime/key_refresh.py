@@ -13,6 +13,8 @@ no other. What must hold: of one issuer, one fetch is under way at most; a set i
 
 A token with an unknown `kid` may make a *good* schedule due, for the key may be new. Anybody can invent a `kid`, so
 each issuer has a bucket of such hurries, and a *failing* schedule is never hurried.
+
+A key that two issuers have is told as long as it is so, with both their names: a gauge, and an error when it begins.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Final
 from flux_common.auth import ConfigurationRefused, Registry, RegistrySource
 from flux_common.auth.fetching import Fetcher, FetchFailed
 from flux_common.auth.key_url import KeyUrl
+from flux_common.auth.keyset import SharedKey
 from flux_common.auth.source import url_of
 from flux_common.kernel.clock import Clock
 from flux_common.observability import metrics
@@ -118,6 +121,7 @@ class KeyRefresher:
         self._schedules: dict[str, _Schedule] = {}
         self._places = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._shared: tuple[SharedKey, ...] = ()
 
     async def run(self, pause: Callable[[float], Awaitable[bool]]) -> None:
         """Fetch what is due until `pause` says to stop."""
@@ -125,6 +129,7 @@ class KeyRefresher:
             while await pause(TICK_S):
                 self.start_due()
                 self._tell_ages()
+                self._tell_shared()
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -208,3 +213,17 @@ class KeyRefresher:
         for iss in self._schedules:
             age_s = (now - sets[iss].confirmed_at).total_seconds() if iss in sets else math.inf
             metrics.keys_age_seconds.labels(iss).set(age_s)
+
+    def _tell_shared(self) -> None:
+        """Show each key that two issuers have, and say so once: both are used, and one of them should not have it."""
+        shared, before = self._source.trust.keys.shared, self._shared
+        if shared == before:
+            return
+        self._shared = shared
+        metrics.keys_shared.clear()
+        for one in shared:
+            metrics.keys_shared.labels(one.issuer, one.other).inc()
+            if one not in before:
+                log.error("two issuers have the same key", issuer=one.issuer, other=one.other, kid=one.kid)
+        if not shared:
+            log.info("no two issuers have the same key any more")
