@@ -15,6 +15,7 @@ from flux_common.auth import Binding, Verified
 from flux_common.kernel.codes import Code
 from flux_common.kernel.ids import sha256_hex
 from flux_ingest.domain.model import Asked, DeadLettered, Kind, Rejected
+from flux_ingest.handlers.reading import Reader
 
 VERY_LONG = b"x" * (256 * 1024 + 1)
 
@@ -160,6 +161,17 @@ def test_a_command_must_still_be_valid_when_it_is_judged(desk: Any) -> None:
 
     assert (command.code, command.command_id) == (Code.TOKEN_EXPIRED_IN_QUEUE, "c-1")
     assert isinstance(request, Asked)
+
+
+def test_an_unknown_key_is_told_of_the_topics_own_issuers_alone(desk: Any) -> None:
+    """Else whoever invents a `kid` under another agency's issuer uses up the look-ups that this issuer's new key needs."""
+    told: list[str] = []
+    reader = Reader("nasa", desk.trust, desk.memory, desk.now, on_unknown_key=told.append)
+    invented = [desk.token("loc", signer="nasa"), desk.token("nasa", signer="loc")]
+    codes = [reader.read(desk.record(desk.body(), token)).finding.code for token in invented]
+
+    assert codes == [Code.KEY_UNKNOWN, Code.KEY_UNKNOWN]
+    assert told == ["https://issuer.nasa.example"]
 
 
 @pytest.mark.parametrize("command", ["cancel", "pause", "resume", "retry"])

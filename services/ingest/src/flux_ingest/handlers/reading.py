@@ -92,7 +92,7 @@ class Reader:
             body = self._read_body(record, kind, verified)
         except TokenRefused as refused:
             if refused.reason is Code.KEY_UNKNOWN:
-                self._on_unknown_key(refused.context["iss"])
+                self._tell_unknown_key(refused.context["iss"])
             return self._rejected(record, kind, refused.reason, refused.actor or sender)
         except ValidationFailed as problem:
             return self._rejected(record, kind, Code[problem.code], sender, problem.violations)
@@ -100,6 +100,12 @@ class Reader:
         if code is not None:
             return self._rejected(record, kind, code, sender)
         return Reading(record, _asked(record, kind, body, verified), _trace(record), body, verified)
+
+    def _tell_unknown_key(self, iss: str) -> None:
+        """Tell of the topic's own issuers alone: how often an issuer's keys are looked for is its agencies' to use up."""
+        agency = self._trust.registry.agency(self._agency_id)
+        if agency is not None and iss in agency.issuers:
+            self._on_unknown_key(iss)
 
     def _prove(self, record: Received, kind: Kind) -> Verified:
         context = context_of(record, self._agency_id, is_command=kind is Kind.COMMAND)
