@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWTError
 
 from flux_common.auth.binding import check_binding
 from flux_common.auth.claims import Claims, issuer_named, read_claims, read_payload
-from flux_common.auth.compact import Compact, kid_of, read_compact
+from flux_common.auth.compact import kid_of, read_compact
 from flux_common.auth.identity import Binding, Verified
 from flux_common.auth.jwk import VerificationKey
 from flux_common.auth.keyset import KeyRing
@@ -48,6 +49,24 @@ _WHATEVER_ELSE: Final = (
     PyJWTError,
     UnsupportedAlgorithm,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """Whose signature is looked for: the keys of one issuer by `kid`, and the algorithms that it may use."""
+
+    iss: str
+    keys: Mapping[str, VerificationKey]
+    algorithms: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named(Signers):
+    payload: dict[str, Any]
+    issuer: Issuer
+
+
+S = TypeVar("S", bound=Signers)
 
 
 def verify(
@@ -92,31 +111,41 @@ def _authenticate(
 
 
 def _steps_1_to_8(token: bytes, registry: Registry, keys: KeyRing, now: datetime) -> Claims:
-    compact = read_compact(token, names=_HEADER, types=_TYPES)  # 1 and 2
-    kid = kid_of(compact.header)  # 3
-    payload = read_payload(compact.payload)
-    issuer = _issuer(payload, registry)  # 4
-    key = _key(keys, issuer, kid, now)  # 5
-    _check_algorithm(compact, key, issuer)  # 6
-    verify_signature(compact, key)  # 7
-    claims = read_claims(payload, kid)  # 8
-    _check_audience_and_life(claims, issuer, registry)
+    named, kid = verify_signed(token, lambda payload: _named(payload, registry, keys, now))  # 1 to 7
+    claims = read_claims(named.payload, kid)  # 8
+    _check_audience_and_life(claims, named.issuer, registry)
     return claims
 
 
-def _issuer(payload: dict[str, Any], registry: Registry) -> Issuer:
+def verify_signed(token: bytes, signers_of: Callable[[bytes], S]) -> tuple[S, str]:
+    """Steps 1 to 7: return the signers that `signers_of` finds for the payload, and the `kid` of the one who signed.
+
+    All of them but step 4 say nothing of what is signed, so that hostile signatures over any payload come this way, too.
+    """
+    compact = read_compact(token, names=_HEADER, types=_TYPES)  # 1 and 2
+    kid = kid_of(compact.header)  # 3
+    signers = signers_of(compact.payload)  # 4
+    key = _key(signers, kid)  # 5
+    if compact.header["alg"] != key.algorithm or key.algorithm not in signers.algorithms:
+        raise TokenRefused(Code.ALGORITHM_REFUSED)  # 6
+    verify_signature(compact, key)  # 7
+    return signers, kid
+
+
+def _named(data: bytes, registry: Registry, keys: KeyRing, now: datetime) -> _Named:
+    payload = read_payload(data)
     issuer = registry.issuer(issuer_named(payload))
     if issuer is None:
         raise TokenRefused(Code.ISSUER_UNKNOWN)
-    return issuer
+    return _Named(issuer.iss, _key_set(keys, issuer.iss, now), issuer.algorithms, payload, issuer)
 
 
-def _key(keys: KeyRing, issuer: Issuer, kid: str, now: datetime) -> VerificationKey:
+def _key(signers: Signers, kid: str) -> VerificationKey:
     """Only this issuer's keys are looked at: another issuer's `kid` is unknown here."""
-    key = _key_set(keys, issuer.iss, now).get(kid)
+    key = signers.keys.get(kid)
     if key is None:
         # The context is the registered name, never the stranger's kid: it tells a refresher where to look.
-        raise TokenRefused(Code.KEY_UNKNOWN).with_context(iss=issuer.iss)
+        raise TokenRefused(Code.KEY_UNKNOWN).with_context(iss=signers.iss)
     return key
 
 
@@ -125,11 +154,6 @@ def _key_set(keys: KeyRing, iss: str, now: datetime) -> Mapping[str, Verificatio
     if key_set is None or key_set.is_stale(now):
         raise TokenRefused(Code.KEYS_STALE).with_context(iss=iss)
     return key_set.keys
-
-
-def _check_algorithm(compact: Compact, key: VerificationKey, issuer: Issuer) -> None:
-    if compact.header["alg"] != key.algorithm or key.algorithm not in issuer.algorithms:
-        raise TokenRefused(Code.ALGORITHM_REFUSED)
 
 
 def _check_audience_and_life(claims: Claims, issuer: Issuer, registry: Registry) -> None:

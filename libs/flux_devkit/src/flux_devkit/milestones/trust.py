@@ -45,9 +45,10 @@ ITEMS: Final[dict[str, Item]] = {
         all_run=True,
     ),
     "keys": passing(
-        "an identity provider down for an hour of the clock, then fail closed",
+        "an identity provider down for an hour of the clock, then fail closed; a copied key locks nobody out",
         "tests/unit/common/runtime/test_key_refresh.py",
         "tests/unit/common/auth/test_source.py",
+        "tests/unit/common/auth/test_shared_keys.py",
         all_run=True,
     ),
     "rotation": program("a key's rotation under load", "flux_devkit.proofs.rotation"),
