@@ -8,7 +8,7 @@ from flux_devkit.proofs.canary import prove
 
 
 async def test_no_secret_turns_up_anywhere(flux: Flux) -> None:
-    """One run to its receipt and six refusals, each with a secret in it."""
+    """Two runs to their receipts, a command, refusals and dead letters, each with secrets in it."""
     traces = [flux.installation.keys.parent / f"{service}.spans" for service in SERVICES]
 
     for finding in await prove(flux, traces):
