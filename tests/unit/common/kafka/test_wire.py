@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cramjam
@@ -72,7 +72,10 @@ def test_reads_what_aiokafka_reads(fetched: list[list[Row]], codec: int) -> None
 def test_the_lenient_reader_agrees_with_the_strict_one(each: list[Row]) -> None:
     """Where both can read a batch, byte by byte gives the same records as aiokafka's reader."""
     data = batch(each, base=7)
-    lenient = [(r.offset, r.timestamp, r.timestamp_type, r.key, r.value, r.headers) for r in wire._read_leniently(data)]
+    lenient = [
+        (r.offset, r.timestamp, r.timestamp_type, r.key, r.value, r.headers)
+        for r, _ in wire._read_leniently(bytearray(data))
+    ]
 
     assert lenient == read(data)
 
@@ -159,3 +162,62 @@ def test_a_moved_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(fetcher, "MemoryRecords")
     with pytest.raises(ImportError, match="MemoryRecords"):
         wire.install()
+
+
+@given(rows, st.sampled_from([0, *CODECS]), st.integers(1, 3))
+def test_a_batch_that_is_folded_goes_on_where_it_was(each: list[Row], codec: int, step: int) -> None:
+    """Unfolded anew after every so many records, a batch yields the same records, each once."""
+    data = batch(each, codec, base=7)
+    batches = Batches(data)
+    reading: Iterator[Any] = iter(batches.next_batch() or ())
+    found = []
+    for number, record in enumerate(reading, 1):
+        found.append(
+            (record.offset, record.timestamp, record.timestamp_type, record.key, record.value, list(record.headers))
+        )
+        if number % step == 0:
+            batches.fold()
+
+    assert found == read(data, MemoryRecords)
+    assert list(reading) == []
+
+
+def test_what_cannot_be_unfolded_is_told_once_an_offset_though_it_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its marks go on where they were, too."""
+    monkeypatch.setattr(wire, "BATCH_BYTES_MAX", 1_000)
+    batches = Batches(batch([(b"k", b"x" * 500, [])] * 3, 1, base=5))
+    offsets = []
+    for record in batches.next_batch() or ():
+        offsets.append(record.offset)
+        batches.fold()
+
+    assert offsets == [5, 6, 7]
+
+
+@pytest.mark.parametrize("codec", [0, 1])
+def test_a_record_that_no_topic_would_take_unfolded_becomes_a_marked_offset(codec: int) -> None:
+    """Its bytes are not made an object of; the records before and behind it in its batch are as they were."""
+    large, largest = b"x" * 2**20, b"x" * (wire.RECORD_BYTES_MAX - 20)
+    values = [b"before", largest, b"y" * wire.RECORD_BYTES_MAX, b"between", large, b"behind"]
+    found = read(batch([(None, value, [("h", b"1")]) for value in values], codec))
+
+    assert [row[4] for row in found] == [b"before", largest, None, b"between", large, b"behind"]
+    assert found[2][5] == [(Code.TOO_LARGE, None)]
+    assert type(found[2][5][0][0]) is Unreadable
+    assert [row[:3] for row in found] == [(n, 1000 + n, 0) for n in range(6)]
+
+
+@pytest.mark.parametrize("number", [2_000, 40_000])
+def test_of_headers_without_end_the_first_are_read(number: int) -> None:
+    """Two bytes of the wire are eighty of memory: whatever the record's size, no more are kept than any reader takes."""
+    found = read(batch([(b"k", b"1", [("h", None)] * number), (b"k", b"2", [])], codec=1))
+
+    assert [(row[4], len(row[5])) for row in found] == [(b"1", wire.HEADERS_READ), (b"2", 0)]
+
+
+def test_a_name_that_is_not_utf8_behind_many_records_costs_no_second_look_at_them() -> None:
+    """The lenient reader goes on where the strict one stopped."""
+    rows: list[Row] = [(b"k", b"%d" % n, []) for n in range(3_000)]
+    data = batch([*rows, (b"k", b"bad", [("AAAA", b"x")]), (b"k", b"last", [])]).replace(b"AAAA", b"\xff\xfea\x00")
+
+    assert [row[4] for row in read(data)] == [*(value for _, value, _ in rows), b"bad", b"last"]

@@ -73,9 +73,10 @@ class LaneLimits:
     """Bounds of a lane loop."""
 
     records_max: int = 5_000  # in one batch, and fetched ahead of it
-    records_max_of: Callable[[TopicPartition], int | None] = lambda _tp: (
-        None
-    )  # fewer in a lane's next batch, asked each time
+    # Fewer in a lane's next batch; asked each time.
+    records_max_of: Callable[[TopicPartition], int | None] = lambda _tp: None
+    bytes_max: int = 4 * 2**20  # the same in bytes; the theory of these two is that of holding.py
+    held_bytes_max: int = 32 * 2**20  # fetched ahead in all lanes
     concurrency: int = 4  # lanes at the database at once; below the pool's size
     topics_take_turns: bool = False  # one lane of a topic at a time: where they would wait for one lock, holding slots
     revoke_wait_s: float = 10.0  # how long a rebalance waits for batches in flight
@@ -145,12 +146,10 @@ class LaneWork:
         """Apply what is buffered of one lane, batch after batch."""
         try:
             while owned.buffer and owned.state is State.READY:
-                async with self._turn(
-                    owned
-                ):  # a rest is the whole topic's, where its lanes take turns; it holds no slot
+                # A rest is the whole topic's, where its lanes take turns; it holds no slot.
+                async with self._turn(owned):
                     async with self._slots:
-                        records = owned.next_records(self._records_max(owned))
-                        rest_s = await self._work_batch(owned, records) if records else 0.0
+                        rest_s = await self._work_next(owned)
                     await asyncio.sleep(rest_s)
         except FluxError as problem:
             self.judge(owned, problem)
@@ -163,6 +162,11 @@ class LaneWork:
 
     def _turn(self, owned: Owned) -> AbstractAsyncContextManager[Any]:
         return self._turns[owned.tp.topic] if self._limits.topics_take_turns else nullcontext()
+
+    async def _work_next(self, owned: Owned) -> float:
+        """Work the next batch; whoever waits for a slot, or rests after it, holds none."""
+        records = owned.next_records(self._records_max(owned), self._limits.bytes_max)
+        return await self._work_batch(owned, records) if records else 0.0
 
     async def _work_batch(self, owned: Owned, records: list[Received]) -> float:
         begun = self._clock.monotonic()

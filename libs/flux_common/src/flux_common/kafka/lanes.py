@@ -9,7 +9,8 @@ offsets are advice. What must hold, and how it does:
   what an older assignment began is told by identity (`Owned`).
 - `getmany` is called all the time, whatever the lanes do: it is what rejoins the group. Only one task calls it, it is
   never cancelled while the loop runs, and what it returns is sorted in the same step.
-- While a batch is applied the next one is fetched and decoded; a lane that has one waiting is left out of the poll.
+- While a batch is applied the next one is fetched and decoded; a lane that has one waiting is left out of the poll. How
+  much may wait is bounded in bytes as well (`holding.py`).
 - One lane is worked by one task at a time; several lanes at once, up to a bound.
 - What a handler or the store raises is judged in one place (`LaneWork.judge`).
 """
@@ -32,6 +33,7 @@ from aiokafka.errors import (
 
 from flux_common.kafka.admin import Admin
 from flux_common.kafka.figures import LaneFigures
+from flux_common.kafka.holding import at_most
 from flux_common.kafka.lane_work import LaneHandler, LaneLimits, LaneStore, LaneWork
 from flux_common.kafka.membership import Membership, Polls
 from flux_common.kafka.names import NOWHERE, Names
@@ -55,7 +57,9 @@ FAILED_SECONDS: Final = 0.2  # after a poll that failed
 LOOK_SECONDS: Final = 0.25  # how often quiet lanes are looked at
 COMMIT_SECONDS: Final = 1.0
 METADATA_MAX_AGE_MS: Final = 5_000  # a new agency's topic is found within this
-PARTITION_FETCH_BYTES: Final = 4 * 2**20
+PARTITION_FETCH_BYTES: Final = 2**20  # a batch that is larger is fetched all the same
+FETCH_BYTES: Final = 8 * 2**20  # in one answer of a broker
+SHARES: Final = 4  # of the room that is left: one lane may fill one
 
 
 class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -143,6 +147,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             max_poll_interval_ms=settings.max_poll_interval_ms,
             rebalance_timeout_ms=int((self._limits.revoke_wait_s + 20) * 1000),
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            fetch_max_bytes=FETCH_BYTES,
             **(settings.aiokafka_options() | {"metadata_max_age_ms": METADATA_MAX_AGE_MS}),
         )
         self._consumer.subscribe(pattern=self._names.pattern(self._topics), listener=self)
@@ -239,17 +244,23 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _poll(self) -> None:
         """Poll for ever."""
         while True:
-            full = any(len(owned.buffer) >= self._limits.records_max for owned in self._owned.values())
-            fetched = await self._fetch(*(self._hungry() if full else ()), timeout_ms=POLL_FULL_MS if full else POLL_MS)
-            if fetched is None:
+            hungry = self._hungry()
+            full = len(hungry) < len(self._owned)
+            asked = hungry or [NOWHERE] if full else ()
+            if not await self._poll_once(asked, POLL_FULL_MS if full else POLL_MS):
                 await asyncio.sleep(FAILED_SECONDS)
-            else:
-                await self._sort(fetched)
+
+    async def _poll_once(self, tps: Sequence[BrokerPartition], timeout_ms: int) -> bool:
+        """Poll and sort what that returns, of which nothing is kept here; False if the poll failed."""
+        fetched = await self._fetch(*tps, timeout_ms=timeout_ms)
+        if fetched is not None:
+            await self._sort(fetched)
+        return fetched is not None
 
     async def _fetch(self, *tps: BrokerPartition, timeout_ms: int) -> dict[BrokerPartition, list[Any]] | None:
         """Poll once; None if that failed, and then what it means for which lane is settled here."""
         try:
-            with self._polls.poll():
+            with self._polls.poll(), at_most(self._room(), self._share()):
                 fetched: dict[BrokerPartition, list[Any]] = await self._consumer.getmany(
                     *tps, timeout_ms=timeout_ms, max_records=self._limits.records_max
                 )
@@ -277,14 +288,22 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             log.error("lane cannot be read", lane=str(tps[0]), exc_info=problem)
             self._leave(tps, Code.BROKER_UNAVAILABLE, "The client cannot read the broker's bytes")
             return
-        for tp in [tp for tp, owned in self._owned.items() if owned.state is State.READY]:
-            fetched = await self._fetch(tp, timeout_ms=POLL_MS)
-            if fetched is not None:
-                await self._sort(fetched)
+        for tp in self._hungry():
+            if (owned := self._owned.get(tp)) is not None and owned.state is State.READY:
+                await self._poll_once((tp,), POLL_MS)
 
     def _hungry(self) -> list[BrokerPartition]:
-        """Return what to poll while some lanes have a whole batch waiting."""
-        return [tp for tp, owned in self._owned.items() if len(owned.buffer) < self._limits.records_max] or [NOWHERE]
+        """Return what may be polled: the lanes that have neither a whole batch waiting nor their share of the room."""
+        share, number = self._share(), self._limits.records_max
+        return [tp for tp, owned in self._owned.items() if len(owned.buffer) < number and owned.held < share]
+
+    def _room(self) -> int:
+        """Return how many bytes of records may still wait, in all lanes together."""
+        return self._limits.held_bytes_max - sum(owned.held for owned in self._owned.values())
+
+    def _share(self) -> int:
+        """Return how many bytes may wait in one lane: a part of the room, so that there is always some for another."""
+        return min(self._limits.bytes_max, self._room() // SHARES)
 
     async def _sort(self, fetched: dict[BrokerPartition, list[Any]]) -> None:
         """Hand what was fetched to its lanes. Nothing suspends between the poll and the end of this step."""

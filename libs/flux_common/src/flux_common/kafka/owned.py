@@ -16,16 +16,19 @@ one finds itself `dropped`. It keeps the client's position, pause and buffer in 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as BrokerPartition
 from aiokafka.errors import IllegalStateError
 
+from flux_common.kafka.holding import weight
 from flux_common.kafka.records import received
 from flux_common.kernel.positions import Lane, Received, TopicPartition
 
@@ -57,6 +60,8 @@ class Owned:
         self.stamp: datetime | None = None  # LogAppendTime of the last record applied
         self.lane: Lane | None = None
         self.buffer: list[Received] = []
+        self._weights: list[int] = []  # of what is buffered, in bytes
+        self.held = 0  # their sum
         self.expected = 0  # the offset behind the last record that was buffered
         self.task: asyncio.Task[None] | None = None
         self.touched = now  # last Take, seek, record or Advance
@@ -106,7 +111,7 @@ class Owned:
     def rewind(self, now: float) -> None:
         """Forget what was fetched ahead; the next record fetched is the lane's next."""
         assert self.lane is not None
-        self.buffer.clear()
+        self._forget()
         self.expected = self.lane.next_offset
         self.refetch(now)
 
@@ -122,20 +127,34 @@ class Owned:
         if not wanted:
             self.refetch(now)
             return
-        self.buffer += received(self.tp, wanted)
+        self._keep(received(self.tp, wanted))
         self.expected = wanted[-1].offset + 1
         self.touched = now
 
-    def next_records(self, records_max: int) -> list[Received]:
-        """Take the next batch out of the buffer."""
-        records = self.buffer[:records_max]
-        del self.buffer[:records_max]
+    def next_records(self, records_max: int, bytes_max: int) -> list[Received]:
+        """Take the next batch out of the buffer: up to either bound, and the record that reaches it."""
+        sums = list(accumulate(self._weights[:records_max]))
+        number = min(bisect_left(sums, bytes_max) + 1, len(sums))
+        records = self.buffer[:number]
+        del self.buffer[:number], self._weights[:number]
+        self.held -= sums[number - 1] if records else 0
         return records
+
+    def _keep(self, records: Sequence[Received]) -> None:
+        weights = [weight(record.key, record.value, record.headers) for record in records]
+        self.buffer += records
+        self._weights += weights
+        self.held += sum(weights)
+
+    def _forget(self) -> None:
+        self.buffer.clear()
+        self._weights.clear()
+        self.held = 0
 
     def leave(self, state: State, why: str, now: float) -> None:
         """Stop being fetched. A lane that is only held stays known; any other must be taken again."""
         self.why = why
-        self.buffer.clear()
+        self._forget()
         if state is not State.HELD:
             if self.state is not State.TAKING:
                 self.untaken_since = now
@@ -146,7 +165,7 @@ class Owned:
     def drop(self) -> None:
         """Be revoked."""
         self.state = State.DROPPED
-        self.buffer.clear()
+        self._forget()
 
     def _stop_fetching(self) -> None:
         with suppress(*NOT_ASSIGNED):

@@ -5,12 +5,17 @@ is UTF-8, and it counts a batch's size while it is compressed. aiokafka 0.14 rai
 for ever, and decompresses without a bound. One record of one agency would stop a lane, or the process. So `Batches`
 stands where aiokafka's `MemoryRecords` stood (`install`), and no batch can make it raise:
 
-| batch | becomes |
+| batch or record | becomes |
 |---|---|
 | well-formed | what aiokafka makes of it, by its own compiled reader |
 | a header name that is not UTF-8 | the record, with `\\xNN` in that name: no such name means anything to Flux |
-| unfolds beyond `BATCH_BYTES_MAX`, or cannot be unfolded | its offsets, each marked `Unreadable` with a code |
+| more than `HEADERS_READ` headers | the record with the first of them, which is more than any reader takes |
+| a record of more than `RECORD_BYTES_MAX` | its offset, marked `Unreadable` with a code |
+| a batch that unfolds beyond `BATCH_BYTES_MAX`, or cannot be unfolded | its offsets, each marked so |
 
+A header of two bytes becomes an object of eighty, so no record is given to the compiled reader before its length is known to
+be below `LARGE_BYTES`; a larger one is read here, up to its bounds. A batch that a poll stops in is *folded*: its unfolded
+bytes go, and it is unfolded again to read on, from where it was (why: `holding.py`).
 `FETCH_BYTES_MAX` bounds what the batches of one fetch may unfold to together; the rest is fetched again.
 A CRC that does not match is a fault of disk or wire, not of a producer, and still raises.
 """
@@ -22,7 +27,6 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import cramjam
@@ -30,15 +34,21 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import decode_varint
 
+from flux_common.kafka.holding import Fetched
 from flux_common.kernel.codes import Code
 
 BATCH_BYTES_MAX: Final = 16 * 2**20
 FETCH_BYTES_MAX: Final = 32 * 2**20
+RECORD_BYTES_MAX: Final = 2 * 2**20  # what a topic takes of a record that is not compressed
+LARGE_BYTES: Final = 64 * 2**10
+HEADERS_READ: Final = 1_024
 
 # Record batch, magic 2 (Kafka protocol, "Record Batch"): offset int64, length int32, leader epoch int32, magic int8,
 # crc uint32, attributes int16, last offset delta int32, first and max timestamp int64, producer id int64, producer
 # epoch int16, base sequence int32, record count int32.
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_COUNT: Final = struct.Struct(">i")
+_COUNT_AT: Final = 57
 _LENGTH_AT: Final = 8
 _OVERHEAD: Final = 12
 _ATTRIBUTES_AT: Final = 21
@@ -79,29 +89,68 @@ class Batch:
         return next(self._inner)
 
     def __iter__(self) -> Iterator[Any]:
-        try:
-            plain = self._unfolded()
-        except _CannotUnfold:
-            return self._unreadable(Code.TOO_LARGE)
-        return _read(plain)
+        self._owner.reading = reading = Reading(self)
+        return reading
 
-    def _unfolded(self) -> bytes | memoryview:
-        """Return the batch without compression."""
-        codec = self._inner.compression_type
-        if codec == 0:
-            self._owner.unfolded += len(self._data)
-            return self._data
-        plain = unfold(codec, self._data[_HEADER.size :], BATCH_BYTES_MAX)
-        self._owner.unfolded += len(plain)
-        header = bytearray(self._data[: _HEADER.size])
-        header[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK & 0xFF
-        return bytes(header) + plain
+    def unfolded(self, *, again: bool) -> bytearray:
+        """Return the batch without compression; raises _CannotUnfold."""
+        codec, whole = self._inner.compression_type, bytearray(self._data[: _HEADER.size])
+        whole[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK & 0xFF
+        folded = self._data[_HEADER.size :]
+        whole += unfold(codec, folded, BATCH_BYTES_MAX) if codec else folded
+        self._owner.unfolded += 0 if again else len(whole)
+        return whole
 
-    def _unreadable(self, code: Code) -> Iterator[Record]:
+    def unreadable(self, code: Code, read: int) -> Iterator[tuple[Record, int]]:
+        """Yield a mark for every offset behind the first `read`."""
         inner = self._inner
-        mark: list[tuple[str, bytes | None]] = [(Unreadable(code), None)]
-        for offset in range(inner.base_offset, inner.next_offset):
-            yield Record(offset, inner.max_timestamp, inner.timestamp_type, None, None, mark)
+        for offset in range(inner.base_offset + read, inner.next_offset):
+            yield _marked(offset, inner.max_timestamp, inner.timestamp_type, code), _HEADER.size
+
+
+class Reading:
+    """The records of one batch, in order. Folded in between, it unfolds the batch again and goes on."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._read = 0
+        self._at = _HEADER.size  # in the unfolded batch: behind what was read
+        self._passed = 0  # bytes of records that were read before it was folded
+        self._records: Iterator[tuple[Any, int]] | None = None
+        self._readable = True
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._records is None:
+            self._records = self._unfold()
+        record, end = next(self._records)
+        self._at = self._passed + end
+        self._read += 1
+        return record
+
+    def fold(self) -> None:
+        """Let the unfolded bytes go."""
+        self._records = None
+
+    def _unfold(self) -> Iterator[tuple[Any, int]]:
+        """Return the records behind those that were read, each with where it ends in what is left of the batch."""
+        data = self._try_to_unfold()
+        if data is None:
+            return self._batch.unreadable(Code.TOO_LARGE, self._read)
+        self._passed = self._at - _HEADER.size
+        del data[_HEADER.size : self._at]
+        _COUNT.pack_into(data, _COUNT_AT, _COUNT.unpack_from(data, _COUNT_AT)[0] - self._read)
+        return _read(data)
+
+    def _try_to_unfold(self) -> bytearray | None:
+        if self._readable:
+            try:
+                return self._batch.unfolded(again=self._read > 0)
+            except _CannotUnfold:
+                self._readable = False
+        return None
 
 
 class Batches:
@@ -111,6 +160,7 @@ class Batches:
         self._data = memoryview(data)
         self._at = 0
         self.unfolded = 0
+        self.reading: Reading | None = None
 
     def size_in_bytes(self) -> int:
         """Return the number of bytes fetched."""
@@ -129,6 +179,11 @@ class Batches:
         self._at = end
         return Batch(data, self)
 
+    def fold(self) -> None:
+        """Let go of what is unfolded, until it is read on."""
+        if self.reading is not None:
+            self.reading.fold()
+
     def _end(self) -> int | None:
         if len(self._data) - self._at < _HEADER.size:
             return None
@@ -138,10 +193,14 @@ class Batches:
 
 
 def install() -> None:
-    """Let aiokafka's fetcher read batches with `Batches`; fails loudly where an upgrade has moved that place."""
-    if not hasattr(fetcher, "MemoryRecords"):
-        raise ImportError("aiokafka.consumer.fetcher has no MemoryRecords any more; flux_common.kafka.wire needs it")
-    fetcher.MemoryRecords = Batches
+    """Let aiokafka's fetcher read batches with `Batches` and keep them as `Fetched`.
+
+    Fails loudly where an upgrade has moved these places.
+    """
+    for place, ours in (("MemoryRecords", Batches), ("FetchResult", Fetched)):
+        if not hasattr(fetcher, place):
+            raise ImportError(f"aiokafka.consumer.fetcher has no {place} any more; flux_common.kafka.wire needs it")
+        setattr(fetcher, place, ours)
 
 
 class _CannotUnfold(Exception):
@@ -203,43 +262,65 @@ def _unsnap_block(data: memoryview, limit: int) -> bytes:
     return bytes(cramjam.snappy.decompress_raw(data))
 
 
-def _read(plain: bytes | memoryview) -> Iterator[Any]:
-    """Yield the records of an uncompressed batch; from a header name on that is not UTF-8, by the lenient reader."""
-    read = 0
-    try:
-        for record in DefaultRecordBatch(plain):
-            yield record
-            read += 1
-    except UnicodeDecodeError:
-        yield from islice(_read_leniently(plain), read, None)
+def _read(data: bytearray) -> Iterator[tuple[Any, int]]:
+    """Yield the records of an uncompressed batch, each with where it ends.
+
+    From one on that is large, or has a header name that is not UTF-8, by the lenient reader.
+    """
+    strict, at, read = DefaultRecordBatch(data), _HEADER.size, 0
+    while at < len(data):
+        size, body = decode_varint(data, at)
+        if size > LARGE_BYTES:
+            break
+        try:
+            record = next(strict)
+        except UnicodeDecodeError:
+            break
+        read, at = read + 1, body + size
+        yield record if len(record.headers) <= HEADERS_READ else _with_fewer_headers(record), at
+    yield from _read_leniently(data, at, read)
 
 
-def _read_leniently(plain: bytes | memoryview) -> Iterator[Record]:
-    """Yield the same, byte by byte as the protocol says, whatever the header names are."""
-    header = _HEADER.unpack_from(plain)
-    data = bytearray(plain)
-    at = _HEADER.size
-    for _ in range(header[12]):
+def _with_fewer_headers(record: Any) -> Record:
+    headers = record.headers[:HEADERS_READ]
+    return Record(record.offset, record.timestamp, record.timestamp_type, record.key, record.value, headers)
+
+
+def _read_leniently(data: bytearray, at: int = _HEADER.size, read: int = 0) -> Iterator[tuple[Record, int]]:
+    """Yield the records behind the first `read`, byte by byte as the protocol says, whatever they are."""
+    header = _HEADER.unpack_from(data)
+    for _ in range(read, header[12]):
         record, at = _read_record(data, at, header)
-        yield record
+        yield record, at
 
 
 def _read_record(data: bytearray, at: int, header: tuple[int, ...]) -> tuple[Record, int]:
-    _, at = decode_varint(data, at)
+    size, at = decode_varint(data, at)
+    end = at + size
     at += 1  # attributes: unused by the protocol
     passed, at = decode_varint(data, at)
     delta, at = decode_varint(data, at)
+    stamped = bool(header[5] & 0x08)
+    offset, timestamp = header[0] + delta, header[8] if stamped else header[7] + passed
+    if size > RECORD_BYTES_MAX:
+        return _marked(offset, timestamp, int(stamped), Code.TOO_LARGE), end
     key, at = _read_bytes(data, at)
     value, at = _read_bytes(data, at)
+    return Record(offset, timestamp, int(stamped), key, value, _read_headers(data, at)), end
+
+
+def _read_headers(data: bytearray, at: int) -> list[tuple[str, bytes | None]]:
     count, at = decode_varint(data, at)
     headers: list[tuple[str, bytes | None]] = []
-    for _ in range(count):
+    for _ in range(min(count, HEADERS_READ)):
         name, at = _read_bytes(data, at)
         content, at = _read_bytes(data, at)
         headers.append(((name or b"").decode("utf-8", "backslashreplace"), content))
-    stamped = bool(header[5] & 0x08)
-    timestamp = header[8] if stamped else header[7] + passed
-    return Record(header[0] + delta, timestamp, int(stamped), key, value, headers), at
+    return headers
+
+
+def _marked(offset: int, timestamp: int, timestamp_type: int, code: Code) -> Record:
+    return Record(offset, timestamp, timestamp_type, None, None, [(Unreadable(code), None)])
 
 
 def _read_bytes(data: bytearray, at: int) -> tuple[bytes | None, int]:

@@ -1,0 +1,120 @@
+"""How much of its topics a process holds in memory: a bounded number of bytes, whatever stands in them.
+
+Theory. A few kilobytes unfold to megabytes, and neither a topic's limit nor a broker's quota counts what they unfold to; so
+whoever may write one topic could fill the memory of a process that reads all of them, and again after each restart, for it
+goes on at the same offsets. Records are counted, but one may weigh as much as thousands. Hence each place between the broker
+and a handler has a bound in bytes of its own, and each is kept by not going on, never by passing a record over:
+
+| held | at most | kept by |
+|---|---|---|
+| as fetched, still compressed | `RAW_BYTES_MAX`, and an answer of each broker | no fetch while so much is unread |
+| one batch, unfolded | `wire.BATCH_BYTES_MAX`, during a poll alone | `Batches.fold` when a poll stops inside it |
+| records of one lane that wait | 2 × `LaneLimits.bytes_max`, and a record | a lane that has its share waiting is not polled |
+| records of all lanes of a loop that wait | `LaneLimits.held_bytes_max`, and a record | `Allowance`: what one poll may add |
+| records in work | `LaneLimits.bytes_max`, and a record, in each slot | a batch ends there |
+
+A lane's share is a quarter of the room that is left (`LaneLoop._share`), `bytes_max` at most: the more lanes wait for their
+turn, the less each holds, and however many they are there is room for one more. So whoever fills his own lanes delays nobody.
+
+A record is weighed as what it takes in memory, headers and objects included: thousands of empty headers are cheap to send.
+None weighs more than `wire.RECORD_BYTES_MAX` and what its objects take, for what is larger is not read. What a poll may not
+take stays with the client, in its place: the position moves only over what was taken.
+
+aiokafka's fetcher makes a `FetchResult` of each answer for a Kafka partition; `Fetched` stands in its place (`wire.install`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from sys import maxsize
+from typing import Any, Final
+
+from aiokafka.consumer.fetcher import FetchResult
+
+RAW_BYTES_MAX: Final = 32 * 2**20
+HOLD_BACK_SECONDS: Final = 0.1
+# A poll unfolds a batch again that an earlier one stopped in, so it begins none for a handful of records.
+WORTH_A_BATCH: Final = 256 * 2**10
+# What CPython takes for a record and its position, and for a header with its two objects, beside their bytes.
+RECORD_OBJECTS: Final = 400
+HEADER_OBJECTS: Final = 160
+
+
+def weight(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> int:
+    """Return about how many bytes of memory a record takes."""
+    content = sum(HEADER_OBJECTS + len(name) + len(text or b"") for name, text in headers)
+    return RECORD_OBJECTS + len(key or b"") + len(value or b"") + content
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many bytes one poll may still take: of all Kafka partitions together, and of each."""
+
+    left: int
+    each: int
+
+
+_allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
+
+
+@contextmanager
+def at_most(left: int, each: int) -> Iterator[None]:
+    """Bound what the polls inside the block take; without it only their number of records is bounded."""
+    token = _allowance.set(Allowance(left, each))
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
+
+
+class Fetched(FetchResult):  # type: ignore[misc]
+    """What was fetched of one Kafka partition and is not read yet."""
+
+    raw_bytes = 0  # of all that live
+
+    def __init__(self, tp: Any, *, assignment: Any, partition_records: Any, backoff: float) -> None:
+        super().__init__(tp, assignment=assignment, partition_records=partition_records, backoff=backoff)
+        self._records = partition_records
+        self._batches = partition_records._records
+        type(self).raw_bytes += self._batches.size_in_bytes()
+
+    def __del__(self) -> None:
+        """Count no more, and let go at once: aiokafka's reader refers to itself, and would wait for a collection."""
+        type(self).raw_bytes -= self._batches.size_in_bytes()
+        if self._records._records_iterator is not None:
+            self._records._records_iterator.close()
+
+    def calculate_backoff(self) -> float:
+        """Return for how long nothing more is fetched from this one's broker."""
+        pause: float = super().calculate_backoff()
+        return max(pause, HOLD_BACK_SECONDS) if Fetched.raw_bytes >= RAW_BYTES_MAX else pause
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        """Return the next records, as many as the poll may take; the others stay."""
+        if not self.check_assignment(self._topic_partition) or not self.has_more():
+            return []
+        allowance = _allowance.get() or Allowance(maxsize, maxsize)
+        if allowance.left <= 0 or allowance.left < min(allowance.each, WORTH_A_BATCH):
+            return []
+        try:
+            return self._take(max_records, allowance)
+        finally:
+            self._batches.fold()
+
+    def _take(self, max_records: int | None, allowance: Allowance) -> list[Any]:
+        taken: list[Any] = []
+        size, bound = 0, min(allowance.left, allowance.each)
+        for record in self._records:
+            taken.append(record)
+            size += weight(record.key, record.value, record.headers)
+            if size >= bound or len(taken) == max_records:
+                self._update_position()
+                break
+        else:
+            self._update_position()
+            self._partition_records = None
+        allowance.left -= size
+        return taken
