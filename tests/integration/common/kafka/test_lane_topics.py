@@ -7,11 +7,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from structlog.testing import capture_logs
 
 from flux_common.kafka.lanes import LaneLimits
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Overloaded, Unavailable
 from flux_common.kernel.positions import LaneBatch
+from flux_common.observability.metrics import REGISTRY
 from flux_common.settings import KafkaSettings
 
 from .steps import Until, at_least, effects, more_than, send, true
@@ -37,6 +39,31 @@ async def test_control_records_are_advanced_over_and_counted(
         await until(at_end)
 
     assert [value for _, value, _ in await effects(store)] == ["0", "1", "3", "4"]
+
+
+async def test_gaps_on_a_topic_that_no_transaction_writes_are_told_wherever_they_are(
+    settings: KafkaSettings, create_topic: Any, store: Any, running: Any, until: Until
+) -> None:
+    """A marker between records, and one behind the last: each is an alert; the lane goes on, and every offset is accounted."""
+    topic = await create_topic("gaps")
+    await send(settings, topic, [b"a"], transactional_id=settings.topic("x"))
+    await send(settings, topic, [b"b"], transactional_id=settings.topic("x"))
+
+    async def at_end() -> bool:
+        row = await store.pool.fetchrow("SELECT next_offset, controls FROM lanes")
+        return row is not None and tuple(row) == (4, 2)
+
+    before = REGISTRY.get_sample_value("flux_lane_gap_offsets_total") or 0
+    with capture_logs() as lines:
+        async with running(topic, transactional=False) as loop:
+            await until(at_end)
+            lanes = loop.lanes()
+    told = [line["gaps"] for line in lines if line["event"] == "offsets without records"]
+
+    assert told == [[(1, 1)], [(3, 3)]]
+    assert REGISTRY.get_sample_value("flux_lane_gap_offsets_total") == before + 2
+    assert [value for _, value, _ in await effects(store)] == ["a", "b"]
+    assert len(lanes) == 1
 
 
 async def test_an_open_transaction_holds_the_lane_and_its_watermark(

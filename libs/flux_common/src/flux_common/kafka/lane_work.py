@@ -1,5 +1,10 @@
 """What is done with one lane: taken, worked batch by batch, ticked while it is quiet, left when something fails.
 
+Offsets without a record are *control* in the ledger. Where transactions write the topic that is all there is to it; where none
+does, whoever may write it has used one, or the log has lost records, and every gap is an alert besides, between two records as
+well as behind the last. The lane goes on: an agency's transaction must not stop its own lane, nothing that could be read was
+passed over, and `explain` names the range, so that every offset stays accounted for.
+
 The failure table of docs/semantics.md is `LaneWork.judge` and nowhere else. One task at a time works on a lane
 (`Owned.task`); `slots` bounds how many lanes are at the database at once.
 """
@@ -201,8 +206,6 @@ class LaneWork:
         if lane is None or not records:
             return 0.0
         batch = LaneBatch(lane, records, records[-1].position.offset + 1)
-        if batch.controls and not self._transactional:
-            self._alert(batch)
         whys = [why for record in records if (why := unreadable(record))]
         refused: FluxError | None = whys[0] if whys else None
         if refused is None:
@@ -218,9 +221,11 @@ class LaneWork:
         self._advanced(owned, batch)
         return rest_s or 0.0
 
-    def _alert(self, batch: LaneBatch) -> None:
-        """Say that offsets hold no record on a topic that no transaction writes: records were lost, or one does."""
-        log.error("offsets without records", lane=str(batch.lane.tp), gaps=batch.control_ranges()[:10])
+    def _alert_of_gaps(self, batch: LaneBatch) -> None:
+        """Say that what was booked has offsets without a record, where no transaction writes the topic."""
+        if batch.controls and not self._transactional:
+            metrics.lane_gap_offsets.inc(batch.controls)
+            log.error("offsets without records", lane=str(batch.lane.tp), gaps=batch.control_ranges()[:10])
 
     async def _refuse(self, batch: LaneBatch, problem: FluxError) -> float | None:
         position, number = batch.records[0].position, len(batch.records)
@@ -231,6 +236,7 @@ class LaneWork:
             raise InvariantBroken(Code.INVARIANT_BROKEN, f"The refusal of {position} was refused") from again
 
     def _advanced(self, owned: Owned, batch: LaneBatch) -> None:
+        self._alert_of_gaps(batch)
         owned.lane = replace(batch.lane, next_offset=batch.end_offset)
         owned.touched = self._clock.monotonic()
         owned.stamp = batch.records[-1].appended_at
@@ -249,6 +255,7 @@ class LaneWork:
         try:
             async with self._slots:
                 owned.lane = await self._store.tick(lane, position, caught_up=caught_up)
+            self._alert_of_gaps(LaneBatch(lane, (), position))
             owned.touched = self._clock.monotonic()
             owned.ticked = owned.touched if caught_up else owned.ticked
             if owned.state is not State.DROPPED:

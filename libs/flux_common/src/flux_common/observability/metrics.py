@@ -61,6 +61,9 @@ lanes_owned = _gauge("flux_lanes_owned", "Lanes that this process has taken.", "
 lanes_untaken = _gauge("flux_lanes_untaken", "Assigned lanes that are not taken, by why.", "topic", "reason")
 lanes_stopped = _gauge("flux_lanes_stopped", "Lanes that wait for an operator (LANE_DATA_LOST, …).", *LANE, "code")
 lane_takes = _counter("flux_lane_takes_total", "Lanes taken.", "topic")
+lane_gap_offsets = _counter(
+    "flux_lane_gap_offsets_total", "Offsets without a record on topics that no transaction writes; must stay 0."
+)
 batches = _counter(
     "flux_batches_total", "Batches by what became of them: applied or an error class.", "topic", "outcome"
 )
