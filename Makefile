@@ -28,6 +28,7 @@ $(STAMP): requirements/dev.lock requirements/bootstrap.lock $(PACKAGES:%=%/pypro
 lock: ## Compile the hash-pinned locks again (UPGRADE=--upgrade takes newer releases)
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements/bootstrap.lock requirements/bootstrap.in
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements/tools.lock requirements/tools.in
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements/linters.lock requirements/linters.in
 	$(COMPILE) $(UPGRADE) --group dev -o requirements/dev.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	$(foreach service,ingest transform checkpoint audit,$(COMPILE) -c requirements/dev.lock -o requirements/$(service).lock libs/flux_common/pyproject.toml services/$(service)/pyproject.toml &&) true
 

@@ -141,5 +141,5 @@ def test_a_lock_pins_by_hash_and_names_no_index(name: str) -> None:
 
 
 def test_every_lock_belongs_to_something() -> None:
-    """There is one lock for each service, one for development, one for the bootstrap and one for the tools of the proof."""
-    assert sorted([*SERVICES, "dev", "bootstrap", "tools"]) == LOCKS
+    """One for each service, one for development, one for the bootstrap, two for tools with environments of their own."""
+    assert sorted([*SERVICES, "dev", "bootstrap", "linters", "tools"]) == LOCKS

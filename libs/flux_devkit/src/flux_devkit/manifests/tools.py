@@ -1,8 +1,9 @@
-"""The tools that judge a deployment and take longer than a test may: Checkov, hadolint, the compose schema, promtool.
+"""The tools that judge a deployment and are not Flux's own: hadolint, the compose schema, Checkov, promtool.
 
-They live in an environment of their own, `.flux/tools`, made from `requirements/tools.lock` when it is first needed and again
-when the lock changes; promtool is built there from its Go module. A tool that cannot be had is a proof that falls short, and
-never one that is passed over. What each tool may pass over is listed here, with the reason.
+They live in environments of their own below `.flux/tools`, each made from its lock when it is first needed and again when the
+lock changes: `linters` is small, and the tests have it too; `tools` (Checkov) takes longer than a test may. Promtool is built
+there from its Go module. A tool that cannot be had is a proof that falls short, and never one that is passed over. What
+each tool may pass over is listed here, with the reason.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Verdict:
     measured: str
 
 
-def environment(repository: Path) -> Path:
-    """Return the folder of the tools' programs, made if it is not there. Raises CalledProcessError."""
-    lock = repository / "requirements/tools.lock"
+def environment(repository: Path, name: str) -> Path:
+    """Return the folder of the programs that a lock names, made if it is not there. Raises CalledProcessError."""
+    lock = repository / f"requirements/{name}.lock"
     home = repository / ".flux/tools" / hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
     if not (home / "complete").exists():
         uv = Path(sys.executable).parent / "uv"
@@ -85,14 +86,26 @@ def alerts(repository: Path) -> Verdict:
 
 def dockerfile(repository: Path) -> Verdict:
     """Lint the Dockerfile; what it ignores is said in the file itself."""
-    done = _run([environment(repository) / "hadolint", repository / "Dockerfile"])
-    return Verdict(done.returncode == 0, f"exit {done.returncode}, {len(done.stdout.splitlines())} complaints")
+    return hadolint(repository, repository / "Dockerfile")
+
+
+def hadolint(repository: Path, file: Path) -> Verdict:
+    """Lint a Dockerfile."""
+    done = _run([environment(repository, "linters") / "hadolint", file])
+    return Verdict(
+        done.returncode == 0, f"exit {done.returncode}, {len(done.stdout.splitlines())} complaints{_complaint(done)}"
+    )
 
 
 def compose(repository: Path) -> Verdict:
     """Hold compose.yaml to the schema of the compose specification."""
-    tool = environment(repository) / "check-jsonschema"
-    done = _run([tool, "--builtin-schema", "vendor.compose-spec", repository / "compose.yaml"])
+    return compose_schema(repository, repository / "compose.yaml")
+
+
+def compose_schema(repository: Path, file: Path) -> Verdict:
+    """Hold a compose file to the schema, which comes with the tool."""
+    tool = environment(repository, "linters") / "check-jsonschema"
+    done = _run([tool, "--builtin-schema", "vendor.compose-spec", file])
     return Verdict(done.returncode == 0, f"exit {done.returncode}{_complaint(done)}")
 
 
@@ -102,7 +115,7 @@ def checkov(repository: Path, target: str, folder: Path) -> Verdict:
     rendered.write_text(rendering.kustomize(rendering.targets(repository / "deploy/k8s")[target]))
     skips = CHECKOV_SKIPS[target]
     command = [
-        environment(repository) / "checkov",
+        environment(repository, "tools") / "checkov",
         "-f",
         rendered,
         "--framework",
