@@ -1,7 +1,8 @@
 """The probes of the four real services: what they wait for at the start, outages, rebalances, a loop that hangs.
 
-All on servers of this module's own, for they are stopped and started. That an event loop that is blocked altogether
-fails `/livez` is shown with the toy (tests/integration/common/test_service_process.py): then no process answers at all.
+All on servers of this module's own, for they are stopped and started. Outages and rebalances hit runs that are under way;
+when the module is done, the oracle reads what became of all of them. That an event loop that is blocked altogether fails
+`/livez` is shown with the toy (tests/integration/common/test_service_process.py): then no process answers at all.
 """
 
 from __future__ import annotations
@@ -19,18 +20,22 @@ import pytest
 from flux_client.keys import ensure_key
 from flux_common.kafka.admin import create_topics
 from flux_common.postgres.migrations import LOGIN_ROLES, create_roles, migrate
+from flux_devkit.asking import ask, ends
 from flux_devkit.draining import Sampling, members
 from flux_devkit.flux import Flux, wait_until
 from flux_devkit.home import Home
 from flux_devkit.installation import SERVICES, TREE_HEAD_KEY, Installation
 from flux_devkit.kafka import EmbeddedKafka
+from flux_devkit.oracle import examine
 from flux_devkit.postgres import EmbeddedPostgres, PostgresOptions, create_database
 from flux_devkit.servers import Servers
 from flux_devkit.services import Service, ServiceOptions, Services
 from flux_devkit.sessions import TestSession
+from flux_devkit.underway import a_wide_request, held_midway, load
 
 QUICK = {"FLUX_OPS_WAIT_BACKOFF_MAX_MS": "500", "FLUX_KAFKA_SESSION_TIMEOUT_MS": "6000"}
 WITH_DATABASE = {"ingest", "checkpoint", "audit"}
+AGENCY = "national-archives"
 pytestmark = pytest.mark.slow
 
 
@@ -80,11 +85,15 @@ def own(flux_home: Home, flux_session: TestSession) -> Iterator[Own]:
 
 @pytest.fixture(scope="module")
 def flux(own: Own) -> Iterator[Flux]:
-    """The four services on the module's servers, ready."""
+    """The four services on the module's servers, ready; at the end every run is complete, and nothing was lost or doubled."""
     own.postgres.restart()
     own.kafka.restart()
     with Flux(own.installation(), own.logs) as running:
         yield running
+        report = examine(running.installation, settled=True, quiescent=True, patience_s=120.0)
+    report.assert_clean()
+    counted = [report.figures.get(name, 0) for name in ("requests accepted", "runs", "runs COMPLETED")]
+    assert len(set(counted)) == 1, report.figures
 
 
 def steps(own: Own, installation: Installation) -> dict[str, Callable[[], object]]:
@@ -180,32 +189,51 @@ def statuses(flux: Flux) -> dict[str, int | None]:
 
 
 @pytest.mark.parametrize("server", ["postgres", "kafka"])
-def test_an_outage_is_not_ready_and_alive_and_over_when_it_is_over(own: Own, flux: Flux, server: str) -> None:
-    """Who needs the server says 503 and names it; nobody is restarted; when it is back they are ready by themselves."""
+async def test_an_outage_is_not_ready_and_alive_and_over_when_it_is_over(own: Own, flux: Flux, server: str) -> None:
+    """Who needs the server says 503 and names it; nobody is restarted; when it is back they are ready by themselves.
+
+    A run is midway when the server goes; it is completed all the same.
+    """
     hit = WITH_DATABASE if server == "postgres" else set(SERVICES)
     wanted = {name: 503 if name in hit else 200 for name in SERVICES}
+    request = a_wide_request(flux, AGENCY, f"outage-{server}")
+    (decision,) = await ask(flux, AGENCY, request)
+    run = decision.submitted.run_id
     with Sampling("/livez", flux.services) as alive:
-        getattr(own, server).stop()
+        async with held_midway(flux, run):
+            getattr(own, server).stop()
         wait_until(f"not ready without {server}", lambda: statuses(flux) == wanted)
         named = {name for name in SERVICES if server in flux.services[name].why("/readyz")[1]}
         started = {service.probe("/startupz") for service in flux.services}
         getattr(own, server).start()
         wait_until("ready again", lambda: set(statuses(flux).values()) == {200})
+    found = await ends(flux, AGENCY, {run})
 
     assert named == hit
     assert started == {200}
     assert dict(alive.answers) == {key: {200} for key in SERVICES}
+    assert found[run].type == "flux.run.completed.v1"
 
 
-def test_a_rebalance_does_not_flip_readiness(flux: Flux) -> None:
-    """A second process of each service joins every group and leaves again; the first ones are ready all the time."""
-    twins = [replace(options, name=f"{options.name}-2") for options in flux.installation.services()]
+async def test_a_rebalance_does_not_flip_readiness(flux: Flux) -> None:
+    """A second process of each service joins every group and leaves again; the first ones are ready all the time.
+
+    Runs are asked for and done meanwhile; each is completed.
+    """
     with Sampling("/readyz", flux.services) as ready:
-        with Services(twins, flux.logs):
-            wait_until("two members in each group", lambda: counted(flux) == {2})
-        wait_until("the twins have left", lambda: counted(flux) == {1})
+        async with load(flux, [AGENCY], at_once=1) as found:
+            await asyncio.to_thread(joined_and_left, flux)
 
     assert dict(ready.answers) == {key: {200} for key in SERVICES}, ready.reasons
+    assert set(found.values()) == {"flux.run.completed.v1"}
+
+
+def joined_and_left(flux: Flux) -> None:
+    """Let twins of all services join the groups, and leave them."""
+    twins = [replace(options, name=f"{options.name}-2") for options in flux.installation.services()]
+    with Services(twins, flux.logs):
+        wait_until("two members in each group", lambda: counted(flux) == {2})
+    wait_until("the twins have left", lambda: counted(flux) == {1})
 
 
 def counted(flux: Flux) -> set[int]:

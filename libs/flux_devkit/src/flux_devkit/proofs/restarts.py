@@ -8,13 +8,11 @@ that was accepted completes, and the oracle finds nothing lost, doubled or out o
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from flux_devkit.asking import a_request, ask, ends, texts
 from flux_devkit.draining import Stop, stop_watched
 from flux_devkit.finding import Finding
 from flux_devkit.flux import Flux
@@ -23,10 +21,10 @@ from flux_devkit.installation import SERVICES, Installation
 from flux_devkit.oracle import examine
 from flux_devkit.servers import Place
 from flux_devkit.stack import Stack
+from flux_devkit.underway import load
 
 TIMES: Final = 20
 GRACE_S: Final = 30.0  # FLUX_OPS_DRAIN_GRACE_MS, as it comes
-AGENCIES: Final = ("national-archives", "nasa")
 QUICK: Final = {"FLUX_DISPATCH_BACKOFF_MIN_S": "0.2"}
 
 
@@ -40,16 +38,12 @@ class Seen:
 
 async def restarted_under_load(flux: Flux, times: int) -> Seen:
     """Restart each service `times` times while runs are asked for and done."""
-    seen, over = Seen(), asyncio.Event()
-    loads = [asyncio.create_task(_load(flux, agency, over, seen)) for agency in AGENCIES]
-    try:
+    seen = Seen()
+    async with load(flux) as seen.ends:
         for _ in range(times):
             for name in SERVICES:
                 await asyncio.sleep(0.5)
                 seen.stops.append(await asyncio.to_thread(_restart, flux, name))
-    finally:
-        over.set()
-        await asyncio.gather(*loads)
     return seen
 
 
@@ -58,19 +52,6 @@ def _restart(flux: Flux, name: str) -> Stop:
     stop = stop_watched(flux.installation, service)
     service.start()
     return stop
-
-
-async def _load(flux: Flux, agency: str, over: asyncio.Event, seen: Seen) -> None:
-    """Ask for two runs, wait for their ends, and again, until it is over; at least once."""
-    source = texts(flux.folder("archives", agency, "restarts"), 40)
-    while True:
-        names = [f"restart-{secrets.token_hex(4)}" for _ in range(2)]
-        requests = [a_request(flux, agency, name, source, partitioning={"objects_max": 6}) for name in names]
-        decisions = await ask(flux, agency, *requests)
-        found = await ends(flux, agency, {decision.submitted.run_id for decision in decisions})
-        seen.ends |= {run: end.type for run, end in found.items()}
-        if over.is_set():
-            return
 
 
 def restarts(folder: Path) -> Iterator[Finding]:
