@@ -37,6 +37,9 @@ from flux_devkit.servers import Servers
 from flux_devkit.services import Service
 
 SEND_BYTES_MAX: Final = 64 * 2**20  # this client's own bound; the broker's is on what it compresses to
+BATCH_BYTES: Final = (
+    15 * 2**20
+)  # what fits together into a batch that Flux unfolds, so that each record is judged by itself
 KAFKA_PARTITIONS: Final = 3
 
 
@@ -190,7 +193,7 @@ async def _listening(installation: Installation, service: Service) -> AsyncItera
     )
     async with (
         AIOKafkaProducer(**options) as plain,
-        AIOKafkaProducer(**options, compression_type="gzip", max_batch_size=SEND_BYTES_MAX) as compressing,
+        AIOKafkaProducer(**options, compression_type="zstd", max_batch_size=BATCH_BYTES) as compressing,
         consumer,
     ):
         running = Edge(installation, service, plain, compressing)

@@ -1,9 +1,10 @@
-"""`python -m flux_devkit.proofs.hostile`: 10,000 hostile records of 103 kinds among 1,000 good ones, on a live lane.
+"""`python -m flux_devkit.proofs.hostile`: 10,000 hostile records of 105 kinds among 1,000 good ones, on a live lane.
 
 Everything runs for real: Kafka, PostgreSQL, one ingest process. Records come at a steady rate in a shuffled order whose
-seed is printed; heavy kinds (megabytes, bombs, thousands of headers) are a small share. What must hold: each good one is
-accepted, each hostile one has its one answer, ingest's memory stays within its bound, and a good one's answer is not
-late. About four minutes.
+seed is printed; heavy kinds (megabytes, bombs, thousands of headers) are a small share. At the end come, as fast as they can be
+sent, kilobytes that unfold to three quarters of a gigabyte, each record just below a bound, on all Kafka partitions. What must
+hold: each good one is accepted, each hostile one has its one answer, ingest's memory stays within its bound, and a good one's
+answer at the steady rate is not late. About four minutes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Final
 
 from flux_devkit.finding import Finding, report
 from flux_devkit.home import locate
-from flux_devkit.proofs.edge import Edge, Place, edge, load, percentile
+from flux_devkit.proofs.edge import KAFKA_PARTITIONS, Edge, Place, edge, load, percentile
 from flux_devkit.proofs.forging import HOST, NEIGHBOUR, Forger
-from flux_devkit.proofs.hostile_kinds import KINDS, HostileKind
+from flux_devkit.proofs.hostile_kinds import JUST_UNDER, KINDS, HostileKind
 from flux_devkit.servers import Place as ServersPlace
 from flux_devkit.servers import Servers
 from flux_devkit.stack import Stack
@@ -34,7 +35,8 @@ RATE: Final = 75.0  # records a second, good and hostile together; the attacker 
 HEAVY_SHARE: Final = 0.01  # of the hostile ones
 KINDS_MIN: Final = 40
 P99_MS: Final = 500.0
-# What a Kafka partition's fetch may unfold to (32 MiB, kafka/wire.py), twice for what is decoded of it, and as much again.
+BURST: Final = 14  # of each kind that is just under a bound, on each Kafka partition
+# What three busy lanes may hold (kafka/holding.py): what waits and is worked, a batch that unfolds, and as much again.
 GROWTH_BYTES: Final = 128 * 2**20
 ANSWER_SECONDS: Final = 120.0
 MIB: Final = 2**20
@@ -68,6 +70,18 @@ async def attack(running: Edge, forger: Forger, order: Sequence[HostileKind | No
     return list(zip(order, places, strict=True))
 
 
+async def burst(running: Edge, forger: Forger, number: int) -> list[Sent]:
+    """Send so many records of each kind that is just under a bound to each Kafka partition, at once; wait for all answers."""
+    sent: list[Sent] = []
+    for kind in JUST_UNDER:
+        made = kind.make(forger)  # the same bytes for all: what they ask for is refused before that is looked at
+        numbers = [n % KAFKA_PARTITIONS for n in range(number * KAFKA_PARTITIONS)]
+        places = [running.send(HOST.agency_id, made, kafka_partition=n) for n in numbers]
+        sent += [(kind, place) for place in await asyncio.gather(*places)]
+    await running.answered([place for _, place in sent], ANSWER_SECONDS)
+    return sent
+
+
 def wrong(running: Edge, sent: Sequence[Sent]) -> dict[str, int]:
     """Return how many records of each kind have another answer than theirs, or not exactly one."""
     found: Counter[str] = Counter()
@@ -87,6 +101,7 @@ async def prove(servers: Servers, folder: Path, seed: int) -> list[Finding]:
         )  # connections, compiled schemas and code are there from now on
         _, before = running.memory()
         sent = await attack(running, forger, schedule(seed, HOSTILE, GOOD), RATE)
+        sent += await burst(running, forger, BURST)
         return list(findings(running, sent, before))
 
 

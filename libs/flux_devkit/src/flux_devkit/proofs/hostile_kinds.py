@@ -17,6 +17,7 @@ from flux_devkit.proofs.forging import COMMAND_TYPE, Forged, Forger
 REJECTED: Final = "flux.run.rejected.v1"
 COMMAND_REJECTED: Final = "flux.run.command-rejected.v1"
 DEAD: Final = "flux.record.dead-lettered.v1"
+UNDER: Final = 8 * 2**10  # what headers and framing take at most, beside a value that fills its bound
 Make = Callable[[Forger], Forged]
 
 
@@ -92,6 +93,10 @@ ENVELOPES: Final = (
     HostileKind(
         "40 MiB in some kilobytes", Code.TOO_LARGE, lambda f: f.record(b"\0" * 40 * 2**20, compressed=True), DEAD, heavy=True
     ),
+    HostileKind(
+        "a record just under 16 MiB in some kilobytes", Code.TOO_LARGE,
+        lambda f: f.record(b"\0" * (16 * 2**20 - UNDER), compressed=True), DEAD, heavy=True,
+    ),
 )  # fmt: skip
 
 TOKENS: Final = (
@@ -154,6 +159,10 @@ BODIES: Final = (
     _body("an empty value", Code.JSON_INVALID, lambda _: b""),
     _body("one byte too many", Code.TOO_LARGE, lambda f: f.body().ljust(256 * 1024 + 1), heavy=True),
     _body("1 MiB of bytes", Code.TOO_LARGE, lambda _: bytes(range(256)) * 4096, heavy=True),
+    HostileKind(
+        "a record just under 2 MiB in some kilobytes", Code.TOO_LARGE,
+        lambda f: f.record(b"\0" * (2 * 2**20 - UNDER), compressed=True), heavy=True,
+    ),
     _body("not UTF-8", Code.NOT_UTF8, lambda _: b'{"request_id": "\xff"}'),
     _body("a surrogate in UTF-8", Code.NOT_UTF8, lambda _: b'{"request_id": "\xed\xa0\x80"}'),
     _body("UTF-16", Code.NOT_UTF8, lambda f: f.body().decode().encode("utf-16")),
@@ -217,3 +226,5 @@ COMMANDS: Final = tuple(
 )  # fmt: skip
 
 KINDS: Final[tuple[HostileKind, ...]] = (*ENVELOPES, *TOKENS, *BODIES, *TERMS, *COMMANDS)
+# Those that every bound of bytes lets through; dangerous where many of them wait on every Kafka partition.
+JUST_UNDER: Final = tuple(kind for kind in KINDS if "just under" in kind.name)
