@@ -69,7 +69,7 @@ prove-backbone: setup ## Show, with figures, that the backbone holds what it pro
 	@$(BIN)/python -m flux_devkit.prove backbone $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: prove-trust
-prove-trust: setup ## Show, with figures, that nobody asks in another's name and nothing stops a lane (about fifteen minutes)
+prove-trust: setup ## Show, with figures, that nobody asks in another's name and nothing stops a lane (about twenty minutes)
 	@$(BIN)/python -m flux_devkit.prove trust $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: prove-deployment
