@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from flux_common.settings import KafkaSettings, ServiceSettings
-from flux_common.settings.section import Section
+from flux_common.settings.production import is_store_secret
+from flux_common.settings.section import Section, read_secret, secret_file
 from flux_common.settings.sections import FilePathOrNone
+
+# No secret, and kept beside one: whoever exchanges the one exchanges both.
+_BESIDE: Final = "AWS_ACCESS_KEY_ID"
 
 
 class StoreSettings(Section):
@@ -22,9 +28,42 @@ class StoreSettings(Section):
         "", description="Folders that file:// URIs may lie in, separated by colons; none: file:// is refused"
     )
 
+    secrets_dir: Path | None = Field(
+        None,
+        description="Folder of files named like the variables that stores know (AWS_SECRET_ACCESS_KEY, …), each with that"
+        " secret; read at the start; none: a workload identity, or variables where it is not production",
+        examples=["/run/secrets/store"],
+    )
+
+    @field_validator("secrets_dir")
+    @classmethod
+    def _holds_stores_secrets(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        if not value.is_dir():
+            raise ValueError(f"there is no folder {value}; correct the path or mount the secrets there")
+        for path in _files(value):
+            if not is_store_secret(path.name) and path.name != _BESIDE:
+                raise ValueError(f"{path} is named like no secret of a store; name it AWS_…, AZURE_… or GOOGLE_…")
+            secret_file(path)
+        return value
+
     def roots(self) -> tuple[Path, ...]:
         """Return the folders."""
         return tuple(Path(part) for part in self.file_roots.split(os.pathsep) if part)
+
+    def secret_files(self) -> Iterator[tuple[str, Path]]:
+        """Yield the file of every secret."""
+        yield from (("FLUX_STORE_SECRETS_DIR", path) for path in _files(self.secrets_dir))
+
+    def secrets(self) -> dict[str, SecretStr]:
+        """Return what stores are given beside their variables, by name."""
+        return {path.name: read_secret(path) for path in _files(self.secrets_dir)}
+
+
+def _files(folder: Path | None) -> list[Path]:
+    """Return the files of a folder; what begins with a dot is how Kubernetes exchanges them."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder else []
 
 
 class WorkSettings(Section):

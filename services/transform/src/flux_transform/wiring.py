@@ -50,7 +50,7 @@ async def build(service: Service[TransformSettings]) -> AsyncIterator[Jobs]:
         drops = Drops(heard.fenced)
         access = Access(settings.store.roots(), prefixes_of(registry) if registry else None)
         worker = Worker(
-            _tools(service, OpenStores(access), publisher, workers, drops),
+            _tools(service, OpenStores(access, settings.store.secrets()), publisher, workers, drops),
             drops,
             places=settings.work.places(),
             ready=heard.ready,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from flux_common.contracts.types import Uri
 from flux_common.kernel.codes import Code
+from flux_common.kernel.errors import FluxError
 from flux_transform.adapters.store import URI_CHARS_MAX, Access, OpenStores, Prefixes
 from flux_transform.adapters.store_cloud import CloudSource
 from flux_transform.adapters.store_local import LocalSource
 from flux_transform.domain.failures import Rejected, WorkFailed
 from flux_transform.domain.items import Item, Job
 from flux_transform.domain.plan import PlannedObject
+from flux_transform.settings import StoreSettings
 
 RUN = "11111111-1111-5111-8111-111111111111"
 
@@ -31,6 +36,64 @@ def refusal(access: Access, uri: str, destination: str | None = None) -> Code:
     with pytest.raises(WorkFailed) as failed:
         act(named)
     return Code[failed.value.code]
+
+
+class _Listener(BaseHTTPRequestHandler):
+    """A store that refuses, and keeps what it was asked with."""
+
+    asked: ClassVar[list[dict[str, str]]] = []
+
+    def do_GET(self) -> None:
+        """Refuse."""
+        self.asked.append({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+async def test_a_stores_secrets_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They reach the store that they are for, beside what variables say of it; those of other stores do not."""
+    for name, text in {
+        "AWS_ACCESS_KEY_ID": "FILED-ID",
+        "AWS_SECRET_ACCESS_KEY": "filed-secret",
+        "AWS_SESSION_TOKEN": "filed-session",
+        "AZURE_CLIENT_SECRET": "of-another-store",
+    }.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Listener)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    stores = OpenStores(Access(), StoreSettings(secrets_dir=tmp_path).secrets())
+    try:
+        with pytest.raises(FluxError):
+            await stores.source(item("s3://bucket/in/")).fetch(PlannedObject("a", 1, '"e"', "", 0))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    (asked,) = _Listener.asked
+    assert asked["x-amz-security-token"] == "filed-session"
+    assert "Credential=FILED-ID/" in asked["authorization"]
+
+
+def test_a_folder_of_stores_secrets_is_read_strictly(tmp_path: Path) -> None:
+    """A name that no store knows, an empty file and no folder are faults; what Kubernetes puts beside them is not."""
+    (tmp_path / "..data").mkdir()
+    (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text("x")
+    assert [path.name for _, path in StoreSettings(secrets_dir=tmp_path).secret_files()] == ["AWS_SECRET_ACCESS_KEY"]
+
+    for name, text in {"AWS_REGION": "x", "password": "x", "AWS_SESSION_TOKEN": ""}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValidationError, match=name):
+            StoreSettings(secrets_dir=tmp_path)
+        (tmp_path / name).unlink()
+    with pytest.raises(ValidationError, match="no folder"):
+        StoreSettings(secrets_dir=tmp_path / "none")
 
 
 def test_files_are_read_only_below_the_roots_after_links(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def load(settings_class: type[Settings]) -> Settings:
 
 def warnings_of(settings: SectionSet) -> list[str]:
     """Return what production warns of in settings that are valid."""
-    return list(doubtful([getattr(settings, name) for name in type(settings).sections()], os.environ))
+    return list(doubtful([getattr(settings, name) for name in type(settings).sections()]))
 
 
 def explain(settings_class: type[SectionSet]) -> str:

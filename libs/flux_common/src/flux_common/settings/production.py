@@ -23,11 +23,8 @@ _SECRET_VALUES: Final = {
     "a token": re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
     "a password in a URL": re.compile(r"://[^/@\s]*:[^/@\s]+@"),
 }
-# The store's client takes these from variables alone, where there is no workload identity.
-_STORE_SECRETS: Final = (
-    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_KEY", "AZURE_CLIENT_SECRET",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-)  # fmt: skip
+# What a store's client would take from variables, by any of the names that it knows a secret by.
+_STORE_SECRETS: Final = re.compile(r"(AWS|AZURE|GOOGLE)(_\w+)?_(KEY|KEY_BASE64|SECRET|TOKEN)")
 
 
 def refused(sections: Collection[Section], environ: Mapping[str, str]) -> Iterator[str]:
@@ -39,14 +36,11 @@ def refused(sections: Collection[Section], environ: Mapping[str, str]) -> Iterat
         yield from _secret_variables(environ)
 
 
-def doubtful(sections: Collection[Section], environ: Mapping[str, str]) -> Iterator[str]:
+def doubtful(sections: Collection[Section]) -> Iterator[str]:
     """Yield what is legal in production, and rarely meant; nothing in development."""
     if is_production(sections):
         for section in sections:
             yield from section.doubtful()
-        for name in _STORE_SECRETS:
-            if environ.get(name):
-                yield f"{name} is a secret in a variable; give the process a workload identity instead"
 
 
 def is_production(sections: Collection[Section]) -> bool:
@@ -56,10 +50,17 @@ def is_production(sections: Collection[Section]) -> bool:
     )
 
 
+def is_store_secret(name: str) -> bool:
+    """Tell whether a store's client takes a secret by this name."""
+    return _STORE_SECRETS.fullmatch(name) is not None
+
+
 def _secret_variables(environ: Mapping[str, str]) -> Iterator[str]:
     for name, value in sorted(environ.items()):
         if _SECRET_NAMES.fullmatch(name) and value and name not in _PUBLIC:
             yield f"{name} holds a secret; write it into a file and name that by the variable that ends in _FILE"
+        elif is_store_secret(name) and value:
+            yield f"{name} holds a secret; use a workload identity, or write it into {name} of FLUX_STORE_SECRETS_DIR"
         elif name.startswith("FLUX_"):
             for what, shape in _SECRET_VALUES.items():
                 if shape.search(value):

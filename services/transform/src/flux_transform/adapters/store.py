@@ -8,13 +8,15 @@ nowhere. Everything of a run lies under `<destination>/<run_id>/`, so two runs n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
 from obstore.store import MemoryStore, ObjectStore, from_url
+from pydantic import SecretStr
 
 from flux_common.auth.registry import within
 from flux_common.kernel.codes import Code
@@ -24,6 +26,7 @@ from flux_transform.domain.failures import WorkFailed
 from flux_transform.domain.items import Item
 from flux_transform.ports import Destination, Source
 
+_PREFIXES: Final = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 SCHEMES = frozenset({"file", "s3", "gs", "az", "memory"})
 URI_CHARS_MAX = 2048 - len(f"/manifest-{'0' * 64}.json")  # of a run's folder, so that its manifest has a legal URI
 
@@ -93,10 +96,15 @@ def not_allowed(message: str) -> WorkFailed:
 
 
 class OpenStores:
-    """The stores that items name, opened on demand. Credentials come from the worker's environment or mounted files."""
+    """The stores that items name, opened on demand.
 
-    def __init__(self, access: Access) -> None:
+    `secrets` are what operators put into files, by the name of the variable that a store would look for; the rest of a
+    store's configuration comes from variables, and credentials from the process' own identity where there are none.
+    """
+
+    def __init__(self, access: Access, secrets: Mapping[str, SecretStr] | None = None) -> None:
         self._access = access
+        self._secrets = secrets or {}
         self._memory: dict[str, MemoryStore] = {}
         self._cloud: dict[str, ObjectStore] = {}
 
@@ -137,10 +145,15 @@ class OpenStores:
             return self._memory.setdefault(bucket, MemoryStore()), prefix
         if bucket not in self._cloud:
             try:
-                self._cloud[bucket] = from_url(bucket)
+                self._cloud[bucket] = from_url(bucket, config=self._config(parts.scheme))
             except (BaseError, ValueError) as problem:
                 raise not_allowed("The URI names no bucket that can be opened") from problem
         return self._cloud[bucket], prefix
+
+    def _config(self, scheme: str) -> Any:
+        """Return the secrets that are for a kind of store, as its client wants them."""
+        named = self._secrets.items()
+        return {n.lower(): s.get_secret_value() for n, s in named if n.startswith(_PREFIXES[scheme])}
 
 
 def _local_path(uri: str) -> Path:
