@@ -10,6 +10,8 @@ import pytest
 from flux_common.kernel.errors import InvariantBroken
 from flux_common.postgres.migrations import Migration, migrations
 
+NEXT_RELEASE = Path(__file__).parents[3] / "e2e/next_release.sql"
+
 
 def folder(tmp_path: Path, *names: str) -> Path:
     """Return a folder with files of these names."""
@@ -53,6 +55,45 @@ def test_a_migration_waits_for_no_lock_for_long_and_is_one_transaction(migration
     assert statements.startswith("SET LOCAL lock_timeout = "), "begin with SET LOCAL lock_timeout = '5s';"
     assert not re.search(r"(?im)^\s*(COMMIT|ROLLBACK|START TRANSACTION|BEGIN\s*;|END\s*;)", _without_bodies(statements))
     assert "CONCURRENTLY" not in statements, "an index is built in its transaction; concurrently needs a job of its own"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*(m.text for m in migrations() if "_pre_" in m.name), NEXT_RELEASE.read_text()],
+    ids=[*(m.name for m in migrations() if "_pre_" in m.name), NEXT_RELEASE.name],
+)
+def test_a_pre_file_takes_nothing_away(text: str) -> None:
+    """It only adds, for the code of the release before it runs on it; what takes away is named post."""
+    assert _taken_away(text) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE flux.runs",
+        "ALTER TABLE flux.runs DROP COLUMN cause",
+        "ALTER TABLE flux.runs RENAME COLUMN cause TO reason",
+        "ALTER TABLE flux.runs ALTER COLUMN cause SET NOT NULL",
+        "ALTER TABLE flux.runs ALTER cause TYPE integer",
+        "ALTER TABLE flux.runs ADD COLUMN cause text NOT NULL",
+        "drop function flux.expire_runs",
+        "REVOKE SELECT ON flux.runs FROM flux_reader",
+    ],
+)
+def test_what_takes_away_is_seen(statement: str) -> None:
+    """What old code reads or leaves out must not go, be called otherwise or be asked for."""
+    assert len(_taken_away(f"SET LOCAL lock_timeout = '5s';\nCREATE TABLE flux.new (n int);\n{statement};")) == 1
+
+
+def _taken_away(text: str) -> list[str]:
+    """Return the clauses of a migration that old code cannot live with, as far as their words tell."""
+    clauses = re.split(r"[;,]\s", re.sub(r"--.*", "", text))
+    gone = re.compile(
+        r"\bDROP (TABLE|COLUMN|FUNCTION|SCHEMA|VIEW|TYPE)\b|\bRENAME\b|\bSET NOT NULL\b"
+        r"|\bALTER (COLUMN )?\w+ (SET DATA )?TYPE\b|^\s*REVOKE .* FROM (?!PUBLIC)|\bADD COLUMN (?!.*\bDEFAULT\b).*\bNOT NULL\b",
+        re.I | re.S,
+    )
+    return [clause.strip() for clause in clauses if gone.search(clause)]
 
 
 def _without_bodies(text: str) -> str:

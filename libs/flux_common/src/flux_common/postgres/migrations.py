@@ -1,8 +1,9 @@
 """Migrations: forward only, `NNNN_pre|post_name.sql`, one transaction each, safe to run twice at once.
 
-*pre* runs before new code is rolled out and must suit the old code; *post* after. What was applied is remembered with the
-digest of its file: a released file is never edited, and none is applied behind a later one. `schema.sql` beside this module
-is where the files lead, written down; a test holds the two to each other.
+*pre* only adds, so that it suits the code that still runs; *post* takes away what that code has stopped reading, so it is
+shipped one release after the code that stopped. Both are applied in the order of their numbers. What was applied is remembered
+with the digest of its file: a released file is never edited, and none is applied behind a later one. `schema.sql` beside this
+module is where the files lead, written down; a test holds the two to each other.
 """
 
 from __future__ import annotations
