@@ -13,6 +13,8 @@ from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
+from flux_common.kafka.holding import Fetched
+
 
 async def send(bootstrap: str, topic: str, *values: bytes, **options: Any) -> None:
     """Write values to Kafka partition 0."""
@@ -222,6 +224,7 @@ async def test_a_header_value_may_be_anything_and_a_name_that_is_not_utf8_raises
     await send(kafka_bootstrap, topic, b"value", headers=[("h", b"\xff\xfe")])
     await send_raw(kafka_bootstrap, topic, b"name", b"AAAA", b"\xff\xfe\x80\x00")
     monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
+    monkeypatch.setattr(fetcher, "FetchResult", Fetched.__bases__[0])
     async with AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap) as consumer:
         consumer.assign([tp])
         consumer.seek(tp, 0)

@@ -9,12 +9,13 @@ and a handler has a bound in bytes of its own, and each is kept by not going on,
 |---|---|---|
 | as fetched, still compressed | `RAW_BYTES_MAX`, and an answer of each broker | no fetch while so much is unread |
 | one batch, unfolded | `wire.BATCH_BYTES_MAX`, during a poll alone | `Batches.fold` when a poll stops inside it |
-| records of one lane that wait | 2 × `LaneLimits.bytes_max`, and a record | a lane that has its share waiting is not polled |
+| records of one lane that wait | `LaneLimits.bytes_max`, and a record | its share, less what waits already |
 | records of all lanes of a loop that wait | `LaneLimits.held_bytes_max`, and a record | `Allowance`: what one poll may add |
 | records in work | `LaneLimits.bytes_max`, and a record, in each slot | a batch ends there |
 
-A lane's share is a quarter of the room that is left (`LaneLoop._share`), `bytes_max` at most: the more lanes wait for their
-turn, the less each holds, and however many they are there is room for one more. So whoever fills his own lanes delays nobody.
+A lane's share is a quarter of the room that is left, `bytes_max` at most: the more lanes wait for their turn, the less each
+holds, and there is room for one more. So whoever fills his own lanes delays nobody; only a dozen lanes at once that are full of
+records of the largest size can, until one of them is worked.
 
 A record is weighed as what it takes in memory, headers and objects included: thousands of empty headers are cheap to send.
 None weighs more than `wire.RECORD_BYTES_MAX` and what its objects take, for what is larger is not read. What a poll may not
@@ -25,18 +26,20 @@ aiokafka's fetcher makes a `FetchResult` of each answer for a Kafka partition; `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from sys import maxsize
 from typing import Any, Final
 
+from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 
 RAW_BYTES_MAX: Final = 32 * 2**20
 HOLD_BACK_SECONDS: Final = 0.1
-# A poll unfolds a batch again that an earlier one stopped in, so it begins none for a handful of records.
+SHARES: Final = 4  # of the room that is left: one lane may fill one
+# A poll unfolds a batch again that an earlier one stopped in, so a lane that has work is given no handful of records.
 WORTH_A_BATCH: Final = 256 * 2**10
 # What CPython takes for a record and its position, and for a header with its two objects, beside their bytes.
 RECORD_OBJECTS: Final = 400
@@ -51,19 +54,31 @@ def weight(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, 
 
 @dataclass(slots=True)
 class Allowance:
-    """How many bytes one poll may still take: of all Kafka partitions together, and of each."""
+    """How many bytes may still wait in all lanes together, at most in each, and what waits in each before a poll."""
 
-    left: int
+    room: int
     each: int
+    waiting: Mapping[TopicPartition, int]
+
+    @property
+    def share(self) -> int:
+        """Return how many bytes may wait in one lane now."""
+        return min(self.each, self.room // SHARES)
+
+    def bound(self, tp: TopicPartition) -> int:
+        """Return how many bytes a poll may add to a lane."""
+        waiting = self.waiting.get(tp, 0)
+        bound = self.share - waiting
+        return 0 if waiting and bound < min(self.each, WORTH_A_BATCH) else bound
 
 
 _allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
 
 
 @contextmanager
-def at_most(left: int, each: int) -> Iterator[None]:
+def within(allowance: Allowance) -> Iterator[None]:
     """Bound what the polls inside the block take; without it only their number of records is bounded."""
-    token = _allowance.set(Allowance(left, each))
+    token = _allowance.set(allowance)
     try:
         yield
     finally:
@@ -96,8 +111,8 @@ class Fetched(FetchResult):  # type: ignore[misc]
         """Return the next records, as many as the poll may take; the others stay."""
         if not self.check_assignment(self._topic_partition) or not self.has_more():
             return []
-        allowance = _allowance.get() or Allowance(maxsize, maxsize)
-        if allowance.left <= 0 or allowance.left < min(allowance.each, WORTH_A_BATCH):
+        allowance = _allowance.get() or Allowance(maxsize, maxsize, {})
+        if allowance.bound(self._topic_partition) <= 0:
             return []
         try:
             return self._take(max_records, allowance)
@@ -106,7 +121,7 @@ class Fetched(FetchResult):  # type: ignore[misc]
 
     def _take(self, max_records: int | None, allowance: Allowance) -> list[Any]:
         taken: list[Any] = []
-        size, bound = 0, min(allowance.left, allowance.each)
+        size, bound = 0, allowance.bound(self._topic_partition)
         for record in self._records:
             taken.append(record)
             size += weight(record.key, record.value, record.headers)
@@ -116,5 +131,5 @@ class Fetched(FetchResult):  # type: ignore[misc]
         else:
             self._update_position()
             self._partition_records = None
-        allowance.left -= size
+        allowance.room -= size
         return taken

@@ -81,7 +81,7 @@ class LaneLimits:
     # Fewer in a lane's next batch; asked each time.
     records_max_of: Callable[[TopicPartition], int | None] = lambda _tp: None
     bytes_max: int = 4 * 2**20  # the same in bytes; the theory of these two is that of holding.py
-    held_bytes_max: int = 32 * 2**20  # fetched ahead in all lanes
+    held_bytes_max: int = 48 * 2**20  # fetched ahead in all lanes
     concurrency: int = 4  # lanes at the database at once; below the pool's size
     topics_take_turns: bool = False  # one lane of a topic at a time: where they would wait for one lock, holding slots
     revoke_wait_s: float = 10.0  # how long a rebalance waits for batches in flight

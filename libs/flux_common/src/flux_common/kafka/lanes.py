@@ -33,7 +33,7 @@ from aiokafka.errors import (
 
 from flux_common.kafka.admin import Admin
 from flux_common.kafka.figures import LaneFigures
-from flux_common.kafka.holding import at_most
+from flux_common.kafka.holding import Allowance, within
 from flux_common.kafka.lane_work import LaneHandler, LaneLimits, LaneStore, LaneWork
 from flux_common.kafka.membership import Membership, Polls
 from flux_common.kafka.names import NOWHERE, Names
@@ -57,9 +57,10 @@ FAILED_SECONDS: Final = 0.2  # after a poll that failed
 LOOK_SECONDS: Final = 0.25  # how often quiet lanes are looked at
 COMMIT_SECONDS: Final = 1.0
 METADATA_MAX_AGE_MS: Final = 5_000  # a new agency's topic is found within this
-PARTITION_FETCH_BYTES: Final = 2**20  # a batch that is larger is fetched all the same
+PARTITION_FETCH_BYTES: Final = (
+    2 * 2**20
+)  # a topic's largest batch; a larger one would be fetched only when it is the first
 FETCH_BYTES: Final = 8 * 2**20  # in one answer of a broker
-SHARES: Final = 4  # of the room that is left: one lane may fill one
 
 
 class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -260,7 +261,7 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _fetch(self, *tps: BrokerPartition, timeout_ms: int) -> dict[BrokerPartition, list[Any]] | None:
         """Poll once; None if that failed, and then what it means for which lane is settled here."""
         try:
-            with self._polls.poll(), at_most(self._room(), self._share()):
+            with self._polls.poll(), within(self._allowance()):
                 fetched: dict[BrokerPartition, list[Any]] = await self._consumer.getmany(
                     *tps, timeout_ms=timeout_ms, max_records=self._limits.records_max
                 )
@@ -294,16 +295,13 @@ class LaneLoop(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _hungry(self) -> list[BrokerPartition]:
         """Return what may be polled: the lanes that have neither a whole batch waiting nor their share of the room."""
-        share, number = self._share(), self._limits.records_max
-        return [tp for tp, owned in self._owned.items() if len(owned.buffer) < number and owned.held < share]
+        allowance, number = self._allowance(), self._limits.records_max
+        return [tp for tp, owned in self._owned.items() if len(owned.buffer) < number and allowance.bound(tp) > 0]
 
-    def _room(self) -> int:
-        """Return how many bytes of records may still wait, in all lanes together."""
-        return self._limits.held_bytes_max - sum(owned.held for owned in self._owned.values())
-
-    def _share(self) -> int:
-        """Return how many bytes may wait in one lane: a part of the room, so that there is always some for another."""
-        return min(self._limits.bytes_max, self._room() // SHARES)
+    def _allowance(self) -> Allowance:
+        """Return what the next poll may take."""
+        waiting = {tp: owned.held for tp, owned in self._owned.items() if owned.held}
+        return Allowance(self._limits.held_bytes_max - sum(waiting.values()), self._limits.bytes_max, waiting)
 
     async def _sort(self, fetched: dict[BrokerPartition, list[Any]]) -> None:
         """Hand what was fetched to its lanes. Nothing suspends between the poll and the end of this step."""
