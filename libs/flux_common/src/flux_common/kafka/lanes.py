@@ -57,9 +57,8 @@ FAILED_SECONDS: Final = 0.2  # after a poll that failed
 LOOK_SECONDS: Final = 0.25  # how often quiet lanes are looked at
 COMMIT_SECONDS: Final = 1.0
 METADATA_MAX_AGE_MS: Final = 5_000  # a new agency's topic is found within this
-PARTITION_FETCH_BYTES: Final = (
-    2 * 2**20
-)  # a topic's largest batch; a larger one would be fetched only when it is the first
+# A topic's largest batch: a larger one would be fetched only when its Kafka partition comes first in an answer.
+PARTITION_FETCH_BYTES: Final = 2 * 2**20
 FETCH_BYTES: Final = 8 * 2**20  # in one answer of a broker
 
 
