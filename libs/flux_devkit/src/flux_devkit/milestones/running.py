@@ -22,7 +22,7 @@ ITEMS: Final[dict[str, Item]] = {
         f"{PROBES}::test_a_service_waits_for_what_is_not_there_and_says_so",
     ),
     "probes": passing(
-        "outages of PostgreSQL and Kafka, a rebalance, a poll that hangs; a frozen loop, a grace that is over",
+        "outages and a rebalance with runs under way, nothing lost; a poll that hangs, a frozen loop, a grace that is over",
         f"{PROBES}::test_an_outage_is_not_ready_and_alive_and_over_when_it_is_over",
         f"{PROBES}::test_a_rebalance_does_not_flip_readiness",
         f"{PROBES}::test_a_poll_that_hangs_fails_livez",
