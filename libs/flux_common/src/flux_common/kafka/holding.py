@@ -18,7 +18,7 @@ holds, and there is room for one more. So whoever fills his own lanes delays nob
 records of the largest size can, until one of them is worked.
 
 A record is weighed as what it takes in memory, headers and objects included: thousands of empty headers are cheap to send.
-None weighs more than `wire.RECORD_BYTES_MAX` and what its objects take, for what is larger is not read. What a poll may not
+Of one, no more than `wire.RECORD_BYTES_MAX` is read. What a poll may not
 take stays with the client, in its place: the position moves only over what was taken.
 
 aiokafka's fetcher makes a `FetchResult` of each answer for a Kafka partition; `Fetched` stands in its place (`wire.install`).
@@ -44,11 +44,12 @@ WORTH_A_BATCH: Final = 256 * 2**10
 # What CPython takes for a record and its position, and for a header with its two objects, beside their bytes.
 RECORD_OBJECTS: Final = 400
 HEADER_OBJECTS: Final = 160
+CHARACTER: Final = 4  # bytes of each in a text that has one beyond the basic plane
 
 
 def weight(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> int:
     """Return about how many bytes of memory a record takes."""
-    content = sum(HEADER_OBJECTS + len(name) + len(text or b"") for name, text in headers)
+    content = sum(HEADER_OBJECTS + CHARACTER * len(name) + len(text or b"") for name, text in headers)
     return RECORD_OBJECTS + len(key or b"") + len(value or b"") + content
 
 
