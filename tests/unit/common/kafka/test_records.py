@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 
 from flux_common.kafka.records import received, unreadable
@@ -33,5 +34,19 @@ def test_only_the_readers_own_mark_is_a_mark() -> None:
     problem = unreadable(marked)
 
     assert unreadable(forged) is None
+    assert forged.sha256 == hashlib.sha256(b"v").hexdigest()
     assert problem is not None
     assert problem.code == "TOO_LARGE"
+
+
+def test_the_digest_of_a_value_that_was_not_kept_is_the_records() -> None:
+    """The reader's mark carries it; a producer's own header of the same text does not."""
+    digest = hashlib.sha256(b"too large").digest()
+    marked, unknown, forged = received(TP, [
+        Record(1, 0, 1, None, None, [(Unreadable("TOO_LARGE"), digest)]),
+        Record(2, 0, 1, None, None, [(Unreadable("TOO_LARGE"), None)]),
+        Record(3, 0, 1, None, None, [("TOO_LARGE", digest)]),
+    ])  # fmt: skip
+    nothing = hashlib.sha256(b"").hexdigest()
+
+    assert [record.sha256 for record in (marked, unknown, forged)] == [digest.hex(), nothing, nothing]

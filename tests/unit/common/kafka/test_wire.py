@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -202,7 +203,7 @@ def test_a_record_that_no_topic_would_take_unfolded_becomes_a_marked_offset(code
     found = read(batch([(None, value, [("h", b"1")]) for value in values], codec))
 
     assert [row[4] for row in found] == [b"before", largest, None, b"between", large, b"behind"]
-    assert found[2][5] == [(Code.TOO_LARGE, None)]
+    assert found[2][5] == [(Code.TOO_LARGE, hashlib.sha256(values[2]).digest())]
     assert type(found[2][5][0][0]) is Unreadable
     assert [row[:3] for row in found] == [(n, 1000 + n, 0) for n in range(6)]
 

@@ -24,8 +24,15 @@ def received(tp: TopicPartition, records: Sequence[Any]) -> list[Received]:
             stamp = appended_at = None
         elif record.timestamp != stamp:  # a batch has one LogAppendTime: convert it once
             stamp, appended_at = record.timestamp, from_millis(record.timestamp)
-        made.append(Received(Position(tp, record.offset), record.key, record.value, record.headers, appended_at))
+        position, digest = Position(tp, record.offset), None if record.value is not None else _digest(record)
+        made.append(Received(position, record.key, record.value, record.headers, appended_at, digest))
     return made
+
+
+def _digest(record: Any) -> str | None:
+    """Return the digest that the reader left of a value that it did not keep."""
+    marked = record.headers and type(record.headers[0][0]) is Unreadable
+    return record.headers[0][1].hex() if marked and record.headers[0][1] else None
 
 
 def unreadable(record: Received) -> InvalidMessage | None:

@@ -10,8 +10,8 @@ stands where aiokafka's `MemoryRecords` stood (`install`), and no batch can make
 | well-formed | what aiokafka makes of it, by its own compiled reader |
 | a header name that is not UTF-8 | the record, with `\\xNN` in that name: no such name means anything to Flux |
 | more than `HEADERS_READ` headers | the record with the first of them, which is more than any reader takes |
-| a record of more than `RECORD_BYTES_MAX` | its offset, marked `Unreadable` with a code |
-| a batch that unfolds beyond `BATCH_BYTES_MAX`, or cannot be unfolded | its offsets, each marked so |
+| a record of more than `RECORD_BYTES_MAX` | its offset, marked `Unreadable` with a code and its value's digest |
+| a batch that unfolds beyond `BATCH_BYTES_MAX`, or cannot be unfolded | its offsets, each marked with a code |
 
 A header of two bytes becomes an object of eighty, so no record is given to the compiled reader before its length is known to
 be below `LARGE_BYTES`; a larger one is read here, up to its bounds. A batch that a poll stops in is *folded*: its unfolded
@@ -27,6 +27,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import cramjam
@@ -303,7 +304,7 @@ def _read_record(data: bytearray, at: int, header: tuple[int, ...]) -> tuple[Rec
     stamped = bool(header[5] & 0x08)
     offset, timestamp = header[0] + delta, header[8] if stamped else header[7] + passed
     if size > RECORD_BYTES_MAX:
-        return _marked(offset, timestamp, int(stamped), Code.TOO_LARGE), end
+        return _marked(offset, timestamp, int(stamped), Code.TOO_LARGE, _value_digest(data, at)), end
     key, at = _read_bytes(data, at)
     value, at = _read_bytes(data, at)
     return Record(offset, timestamp, int(stamped), key, value, _read_headers(data, at)), end
@@ -319,8 +320,17 @@ def _read_headers(data: bytearray, at: int) -> list[tuple[str, bytes | None]]:
     return headers
 
 
-def _marked(offset: int, timestamp: int, timestamp_type: int, code: Code) -> Record:
-    return Record(offset, timestamp, timestamp_type, None, None, [(Unreadable(code), None)])
+def _value_digest(data: bytearray, at: int) -> bytes:
+    """Return the digest of a value that is not copied, behind a key that is not, either."""
+    size, at = decode_varint(data, at)
+    size, at = decode_varint(data, at + max(size, 0))
+    with memoryview(data) as whole:
+        return sha256(whole[at : at + max(size, 0)]).digest()
+
+
+def _marked(offset: int, timestamp: int, timestamp_type: int, code: Code, digest: bytes | None = None) -> Record:
+    """Return what stands for a record whose bytes are not there; where its value could be told, with that one's digest."""
+    return Record(offset, timestamp, timestamp_type, None, None, [(Unreadable(code), digest)])
 
 
 def _read_bytes(data: bytearray, at: int) -> tuple[bytes | None, int]:

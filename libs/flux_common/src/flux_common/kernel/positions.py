@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,7 +43,8 @@ def next_offset(position: Position) -> int:
 class Received:
     """One record as the broker handed it over. Nothing in it is trusted.
 
-    `appended_at` is the broker's LogAppendTime, or None where the topic carries the producer's own time.
+    `appended_at` is the broker's LogAppendTime, or None where the topic carries the producer's own time. `digest` is that of
+    a value which was too large to be kept, and then `value` is None.
     """
 
     position: Position
@@ -50,6 +52,12 @@ class Received:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = field(default=())
     appended_at: datetime | None = None
+    digest: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the value, of no bytes where nothing is known of it."""
+        return self.digest or sha256(self.value or b"").hexdigest()
 
     def header(self, name: str) -> bytes | None:
         """Return the value of the only header called `name`; None if there is none or more than one."""

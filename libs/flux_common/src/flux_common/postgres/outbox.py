@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from flux_common.contracts.envelope import Outgoing
-from flux_common.kernel.ids import SHARDS, sha256_hex, shard_of
+from flux_common.kernel.ids import SHARDS, shard_of
 from flux_common.kernel.positions import Position, Received
 from flux_common.postgres.database import Connection
 from flux_common.postgres.queries import Queries
@@ -33,7 +33,7 @@ class DeadLetter:
     @classmethod
     def of(cls, agency_id: str, record: Received, code: str) -> DeadLetter:
         """Return the dead letter of `record`."""
-        return cls(agency_id, record.position, sha256_hex(record.value or b""), code)
+        return cls(agency_id, record.position, record.sha256, code)
 
 
 async def insert_outbox(connection: Connection, events: Sequence[Outgoing]) -> None:

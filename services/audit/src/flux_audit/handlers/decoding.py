@@ -53,7 +53,7 @@ def read_fact(record: Received) -> FactRead:
 
 def unreadable_fact(record: Received, problem: FluxError) -> FactRead:
     """Return a record that is to be sealed as unreadable, because of `problem`."""
-    return FactRead(record, log_of(record.key), sha256_hex(record.value or b""), None, problem.code)
+    return FactRead(record, log_of(record.key), record.sha256, None, problem.code)
 
 
 def log_of(key: bytes | None) -> str:

@@ -31,7 +31,7 @@ from flux_common.contracts.outgoing import Emitter
 from flux_common.contracts.types import RecordPosition
 from flux_common.contracts.work import WorkFenced
 from flux_common.kernel.errors import FluxError, InvalidMessage, RunBroken
-from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id, item_name, sha256_hex
+from flux_common.kernel.ids import SYSTEM_AGENCY, decided_id, derived_id, item_name
 from flux_common.kernel.positions import LaneBatch, Received
 from flux_common.kernel.signals import Signal
 from flux_common.observability import metrics
@@ -335,7 +335,7 @@ def bury(advance: Advance, record: Received, agency_id: str, code: str) -> None:
     letter = RecordDeadLettered(
         agency_id=agency_id,
         position=RecordPosition(topic=place.tp.topic, kafka_partition=place.tp.kafka_partition, offset=place.offset),
-        sha256=sha256_hex(record.value or b""),
+        sha256=record.sha256,
         code=code,
     )
     event = EMITTER.event(

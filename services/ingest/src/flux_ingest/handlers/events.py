@@ -180,7 +180,7 @@ class Telling:
         letter = RecordDeadLettered(
             agency_id=self.agency.agency_id,
             position=place(record.position),
-            sha256=sha256_hex(record.value or b""),
+            sha256=record.sha256,
             code=str(code),
         )
         return EMITTER.event(
