@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,7 +10,7 @@ import pytest
 
 from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Unavailable
-from flux_common.runtime import kafka_answers, postgres_answers, topics_exist
+from flux_common.runtime import kafka_answers, postgres_answers, topics_exist, waiting
 from flux_common.settings import KafkaSettings, PostgresSettings
 from flux_devkit.plugin import Database
 
@@ -42,3 +43,15 @@ async def test_kafka_answers_and_missing_topics_are_named(kafka_bootstrap: str, 
 
     with pytest.raises(Unavailable, match=f"no topic {topic_prefix}a; run the topics job"):
         await topics_exist(settings, ["a"])()
+
+
+async def test_a_broker_that_takes_a_connection_and_never_answers_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One try is bounded, whatever the client's own time-outs add up to: the next one may find the broker ready."""
+    monkeypatch.setattr(waiting, "TRY_SECONDS", 0.3)
+    silent = await asyncio.start_server(lambda reader, _: reader.read(), "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    async with silent, asyncio.timeout(10):
+        with pytest.raises(Unavailable, match=r"no answer within 0\.3 s"):
+            await kafka_answers(KafkaSettings(bootstrap=f"{host}:{port}"))()

@@ -30,6 +30,9 @@ Probe = Callable[[], Awaitable[Found]]
 SAID_AGAIN_EVERY: Final = 12
 KAFKA_SECONDS: Final = 3.0  # how long a broker may take to say that it is there
 ASK_SECONDS: Final = 5.0
+TRY_SECONDS: Final = (
+    10.0  # of one look for Kafka: a broker that is starting may take a connection and never answer on it
+)
 
 log = get_logger(__name__)
 
@@ -115,10 +118,12 @@ async def _topics(settings: KafkaSettings) -> set[str]:
     """Return the names of all topics that this principal can see."""
     admin: Any = AIOKafkaAdminClient(**settings.aiokafka_options())
     try:
-        await admin.start()
-        return set(await admin.list_topics())
-    except KafkaError as error:
-        raise Unavailable(Code.BROKER_UNAVAILABLE, f"Kafka at {settings.bootstrap}: {error}") from error
+        async with asyncio.timeout(TRY_SECONDS):
+            await admin.start()
+            return set(await admin.list_topics())
+    except (KafkaError, TimeoutError) as error:
+        why = str(error) or f"no answer within {TRY_SECONDS:g} s"
+        raise Unavailable(Code.BROKER_UNAVAILABLE, f"Kafka at {settings.bootstrap}: {why}") from error
     finally:
         await admin.close()
 
