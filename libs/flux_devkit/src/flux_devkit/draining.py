@@ -37,8 +37,8 @@ class Stop:
 
     @property
     def unready_at_once(self) -> bool:
-        """Whether `/readyz` was asked while it drained, and never said yes."""
-        return set(self.answers) == {503}
+        """Whether `/readyz` was seen to fail, and said yes to the first question at most: the signal and that one raced."""
+        return 503 in self.answers and set(self.answers[1:]) <= {503}
 
 
 def stop_watched(installation: Installation, service: Service) -> Stop:
@@ -52,7 +52,11 @@ def stop_watched(installation: Installation, service: Service) -> Stop:
 
 
 def _answers_after_sigterm(service: Service) -> Iterator[int | None]:
-    """The first question is on a connection that was open before, so that the shortest drain is seen."""
+    """The first question is on a connection that was open before, so that the shortest drain is seen.
+
+    An event loop that was busy just then finds question and signal together, and may take the question first. Whatever is
+    asked once that is answered comes after the signal.
+    """
     line = service.line()
     line.connect()
     service.process.send_signal(signal.SIGTERM)
