@@ -77,3 +77,14 @@ def test_few_minutes_are_kept() -> None:
         noted(pacing, repeated=1, minute=minute)
 
     assert pacing.minutes("nasa") == MINUTES_KEPT
+
+
+def test_a_backlogs_own_minutes_are_counted_however_many_newer_ones_there_are() -> None:
+    """A lane far behind its siblings presses like any other: what was just counted is not the first to be forgotten."""
+    pacing = Pacing()
+    for minute in range(1, MINUTES_KEPT + 5):
+        noted(pacing, repeated=1, tp=OTHER, minute=minute)
+    noted(pacing, repeated=LIMIT)
+
+    assert noted(pacing, repeated=1)
+    assert pacing.minutes("nasa") <= MINUTES_KEPT + 1

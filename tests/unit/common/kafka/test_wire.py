@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux_common.kafka import wire
-from flux_common.kafka.wire import Batches, Unreadable
+from flux_common.kafka.wire import NAME_BYTES_READ, Batches, Unreadable
 from flux_common.kernel.codes import Code
 
 CODECS: dict[int, Callable[[bytes], bytes]] = {
@@ -222,3 +222,24 @@ def test_a_name_that_is_not_utf8_behind_many_records_costs_no_second_look_at_the
     data = batch([*rows, (b"k", b"bad", [("AAAA", b"x")]), (b"k", b"last", [])]).replace(b"AAAA", b"\xff\xfea\x00")
 
     assert [row[4] for row in read(data)] == [*(value for _, value, _ in rows), b"bad", b"last"]
+
+
+def test_a_name_without_end_is_read_to_its_beginning() -> None:
+    """Two million bytes that are no UTF-8 would become eight million characters, or thirty-two."""
+    name = "\U0001f600" + "x" * 500_000
+    (found,) = read(batch([(b"k", b"v", [(name, b"")])]))
+
+    assert [len(name) for name, _ in found[5]] == [NAME_BYTES_READ - 3]
+    assert found[3:5] == (b"k", b"v")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_batch_of_more_records_than_anybody_could_read_is_not_unfolded(
+    monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    """Each of its offsets is marked; up to the bound it is read as ever."""
+    monkeypatch.setattr(wire, "BATCH_RECORDS_MAX", 20)
+    found = read(batch([(None, b"", [])] * (20 + more), 4))
+
+    assert [row[0] for row in found] == list(range(20 + more))
+    assert {isinstance(row[5][0][0], Unreadable) if row[5] else False for row in found} == {bool(more)}

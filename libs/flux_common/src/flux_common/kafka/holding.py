@@ -36,7 +36,8 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 
-RAW_BYTES_MAX: Final = 32 * 2**20
+# Nothing is fetched while it is reached. One lane has 2 MiB of it at most, or a batch, so no agency reaches it by itself.
+RAW_BYTES_MAX: Final = 128 * 2**20
 HOLD_BACK_SECONDS: Final = 0.1
 SHARES: Final = 4  # of the room that is left: one lane may fill one
 # A poll unfolds a batch again that an earlier one stopped in, so a lane that has work is given no handful of records.

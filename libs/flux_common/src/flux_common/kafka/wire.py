@@ -10,8 +10,10 @@ stands where aiokafka's `MemoryRecords` stood (`install`), and no batch can make
 | well-formed | what aiokafka makes of it, by its own compiled reader |
 | a header name that is not UTF-8 | the record, with `\\xNN` in that name: no such name means anything to Flux |
 | more than `HEADERS_READ` headers | the record with the first of them, which is more than any reader takes |
+| a large record's header name of more than `NAME_BYTES_READ` | the record, with the beginning of that name |
 | a record of more than `RECORD_BYTES_MAX` | its offset, marked `Unreadable` with a code and its value's digest |
 | a batch that unfolds beyond `BATCH_BYTES_MAX`, or cannot be unfolded | its offsets, each marked with a code |
+| a batch of more than `BATCH_RECORDS_MAX` records | the same |
 
 A header of two bytes becomes an object of eighty, so no record is given to the compiled reader before its length is known to
 be below `LARGE_BYTES`; a larger one is read here, up to its bounds. A batch that a poll stops in is *folded*: its unfolded
@@ -43,6 +45,12 @@ FETCH_BYTES_MAX: Final = 32 * 2**20
 RECORD_BYTES_MAX: Final = 2 * 2**20  # what a topic takes of a record that is not compressed
 LARGE_BYTES: Final = 64 * 2**10
 HEADERS_READ: Final = 1_024
+NAME_BYTES_READ: Final = (
+    1_024  # of a large record: a byte of a name may become sixteen, and no such name means anything
+)
+# More would not fit into BATCH_BYTES_MAX if they were records that anybody can read; a poll unfolds the batch for each of its
+# bites, so without a bound a batch of a million empty records would be unfolded a thousand times.
+BATCH_RECORDS_MAX: Final = 65_536
 
 # Record batch, magic 2 (Kafka protocol, "Record Batch"): offset int64, length int32, leader epoch int32, magic int8,
 # crc uint32, attributes int16, last offset delta int32, first and max timestamp int64, producer id int64, producer
@@ -95,6 +103,8 @@ class Batch:
 
     def unfolded(self, *, again: bool) -> bytearray:
         """Return the batch without compression; raises _CannotUnfold."""
+        if _COUNT.unpack_from(self._data, _COUNT_AT)[0] > BATCH_RECORDS_MAX:
+            raise _CannotUnfold
         codec, whole = self._inner.compression_type, bytearray(self._data[: _HEADER.size])
         whole[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK & 0xFF
         folded = self._data[_HEADER.size :]
@@ -316,7 +326,7 @@ def _read_headers(data: bytearray, at: int) -> list[tuple[str, bytes | None]]:
     for _ in range(min(count, HEADERS_READ)):
         name, at = _read_bytes(data, at)
         content, at = _read_bytes(data, at)
-        headers.append(((name or b"").decode("utf-8", "backslashreplace"), content))
+        headers.append(((name or b"")[:NAME_BYTES_READ].decode("utf-8", "backslashreplace"), content))
     return headers
 
 

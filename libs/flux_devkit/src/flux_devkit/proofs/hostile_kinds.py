@@ -100,6 +100,13 @@ ENVELOPES: Final = (
 )  # fmt: skip
 
 TOKENS: Final = (
+    HostileKind(
+        "no token, and a header name just under 2 MiB in some kilobytes", Code.TOKEN_MISSING,
+        lambda f: f.record(
+            f.body(), headers={"authorization": b""}, extra=[("\U0001f600" + "x" * (2 * 2**20 - UNDER), b"")], compressed=True
+        ),
+        heavy=True,
+    ),
     HostileKind("no token", Code.TOKEN_MISSING, lambda f: f.record(f.body(), headers={"authorization": b""})),
     HostileKind("a password", Code.TOKEN_MISSING, lambda f: f.record(f.body(), headers={"authorization": b"Basic eDp5"})),
     HostileKind("two tokens", Code.HEADER_INVALID, lambda f: f.record(f.body(), extra=[("authorization", b"Bearer x")])),

@@ -84,6 +84,7 @@ class Pacing:
         kept = self._repeated.setdefault(agency_id, Counter())
         kept.update(repeated)
         found = Counter({minute: kept[minute] for minute in repeated})
-        for minute in sorted(kept)[:-MINUTES_KEPT]:
+        older = sorted(kept.keys() - repeated.keys())  # a backlog's own minutes stay, however old
+        for minute in older[: max(0, len(kept) - MINUTES_KEPT)]:
             del kept[minute]
         return found
