@@ -13,7 +13,7 @@ import asyncpg
 import psutil
 import pytest
 
-from flux_devkit.accounts import unprivileged_account
+from flux_devkit.accounts import folder_for, unprivileged_account
 from flux_devkit.home import Home
 from flux_devkit.plugin import Database, PostgresServer
 from flux_devkit.postgres import (
@@ -138,6 +138,20 @@ def test_a_folder_that_the_servers_user_cannot_reach_gets_a_stand_in(tmp_path: P
 
 
 @pytest.mark.skipif(unprivileged_account() is None, reason="only root's server runs as another user")
+@pytest.mark.skipif(unprivileged_account() is None, reason="no stand-in is made unless root starts a server")
+@pytest.mark.parametrize("cut_off", ["", "\n", "relative"])
+def test_a_stand_in_whose_record_was_cut_off_is_made_anew(tmp_path: Path, cut_off: str) -> None:
+    """SIGKILL between opening and writing it: nothing would be the working directory, and the server's data there."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "location").write_text(cut_off)
+    found = folder_for(closed, unprivileged_account())
+    recorded = Path((closed / "location").read_text().strip())
+    found.rmdir()
+
+    assert (found.is_absolute(), found, found != closed) == (True, recorded, True)
+
+
 def test_programs_that_the_servers_user_cannot_reach_are_copied(tmp_path: Path) -> None:
     """A checkout below a closed folder, such as root's home, still gets a server."""
     closed = tmp_path / "closed"

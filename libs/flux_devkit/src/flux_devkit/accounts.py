@@ -55,7 +55,8 @@ def folder_for(wanted: Path, account: Account | None) -> Path:
     if reachable(wanted, account):
         return wanted
     location = wanted / "location"
-    if location.exists() and (recorded := Path(location.read_text().strip())).is_dir():
+    # One that was cut off while it was written says nothing, and nothing would mean the working directory.
+    if location.exists() and (recorded := Path(location.read_text().strip())).is_absolute() and recorded.is_dir():
         return recorded
     stand_in = Path(tempfile.gettempdir(), f"flux-{secrets.token_hex(8)}")
     location.write_text(f"{stand_in}\n")  # before it exists, so that no interruption leaves one that nobody knows
