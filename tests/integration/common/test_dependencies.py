@@ -50,8 +50,17 @@ async def test_a_broker_that_takes_a_connection_and_never_answers_is_looked_for_
 ) -> None:
     """One try is bounded, whatever the client's own time-outs add up to: the next one may find the broker ready."""
     monkeypatch.setattr(waiting, "TRY_SECONDS", 0.3)
-    silent = await asyncio.start_server(lambda reader, _: reader.read(), "127.0.0.1", 0)
+    hung_up = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        hung_up.set()
+
+    silent = await asyncio.start_server(listen, "127.0.0.1", 0)
     host, port = silent.sockets[0].getsockname()
     async with silent, asyncio.timeout(10):
         with pytest.raises(Unavailable, match=r"no answer within 0\.3 s"):
             await kafka_answers(KafkaSettings(bootstrap=f"{host}:{port}"))()
+        await hung_up.wait()
