@@ -105,10 +105,11 @@ class Batch:
         """Return the batch without compression; raises _CannotUnfold."""
         if _COUNT.unpack_from(self._data, _COUNT_AT)[0] > BATCH_RECORDS_MAX:
             raise _CannotUnfold
-        codec, whole = self._inner.compression_type, bytearray(self._data[: _HEADER.size])
-        whole[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK & 0xFF
-        folded = self._data[_HEADER.size :]
-        whole += unfold(codec, folded, BATCH_BYTES_MAX) if codec else folded
+        codec, folded = self._inner.compression_type, self._data[_HEADER.size :]
+        header = bytearray(self._data[: _HEADER.size])
+        header[_ATTRIBUTES_AT + 1] &= ~_CODEC_MASK & 0xFF
+        whole = unfold(codec, folded, BATCH_BYTES_MAX) if codec else bytearray(folded)
+        whole[:0] = header  # in place: a batch may be of many megabytes
         self._owner.unfolded += 0 if again else len(whole)
         return whole
 
@@ -218,7 +219,7 @@ class _CannotUnfold(Exception):
     """The batch unfolds to more than the bound, or not at all."""
 
 
-def unfold(codec: int, data: memoryview, limit: int) -> bytes:
+def unfold(codec: int, data: memoryview, limit: int) -> bytearray:
     """Return at most `limit` bytes that `data` is the compressed form of; raises _CannotUnfold."""
     try:
         plain = {1: _gunzip, 2: _unsnap, 3: _unlz4, 4: _unzstd}[codec](data, limit)
@@ -229,42 +230,44 @@ def unfold(codec: int, data: memoryview, limit: int) -> bytes:
     return plain
 
 
-def _gunzip(data: memoryview, limit: int) -> bytes:
+def _gunzip(data: memoryview, limit: int) -> bytearray:
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-        return stream.read(limit + 1)
+        return bytearray(stream.read(limit + 1))
 
 
-def _unlz4(data: memoryview, limit: int) -> bytes:
+def _unlz4(data: memoryview, limit: int) -> bytearray:
     return _into(cramjam.lz4.decompress_into, data, limit)
 
 
-def _unzstd(data: memoryview, limit: int) -> bytes:
+def _unzstd(data: memoryview, limit: int) -> bytearray:
     return _into(cramjam.zstd.decompress_into, data, limit)
 
 
-def _into(decompress: Any, data: memoryview, limit: int) -> bytes:
-    """Unfold into a buffer that is usually large enough, then into one of the limit's size."""
+def _into(decompress: Any, data: memoryview, limit: int) -> bytearray:
+    """Unfold into a buffer that is usually large enough, then into one of the limit's size, and cut it: nothing is copied."""
     for size in (min(limit, 8 * len(data) + 4096), limit):
         out = bytearray(size)
         try:
-            return bytes(memoryview(out)[: decompress(data, out)])
+            del out[decompress(data, out) :]
         except cramjam.DecompressionError:
             if size == limit:
                 raise
+        else:
+            return out
     raise AssertionError("unreachable")
 
 
-def _unsnap(data: memoryview, limit: int) -> bytes:
+def _unsnap(data: memoryview, limit: int) -> bytearray:
     """Unfold snappy in either of its forms: one raw block, or the blocks of xerial's stream."""
     if bytes(data[: len(_XERIAL)]) != _XERIAL:
-        return _unsnap_block(data, limit)
+        return bytearray(_unsnap_block(data, limit))
     out = bytearray()
     at = 16
     while at < len(data):
         (size,) = struct.unpack_from(">i", data, at)
         out += _unsnap_block(data[at + 4 : at + 4 + size], limit - len(out))
         at += 4 + size
-    return bytes(out)
+    return out
 
 
 def _unsnap_block(data: memoryview, limit: int) -> bytes:
