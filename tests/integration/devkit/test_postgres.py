@@ -138,7 +138,6 @@ def test_a_folder_that_the_servers_user_cannot_reach_gets_a_stand_in(tmp_path: P
 
 
 @pytest.mark.skipif(unprivileged_account() is None, reason="only root's server runs as another user")
-@pytest.mark.skipif(unprivileged_account() is None, reason="no stand-in is made unless root starts a server")
 @pytest.mark.parametrize("cut_off", ["", "\n", "relative"])
 def test_a_stand_in_whose_record_was_cut_off_is_made_anew(tmp_path: Path, cut_off: str) -> None:
     """SIGKILL between opening and writing it: nothing would be the working directory, and the server's data there."""
@@ -152,6 +151,7 @@ def test_a_stand_in_whose_record_was_cut_off_is_made_anew(tmp_path: Path, cut_of
     assert (found.is_absolute(), found, found != closed) == (True, recorded, True)
 
 
+@pytest.mark.skipif(unprivileged_account() is None, reason="only root's server runs as another user")
 def test_programs_that_the_servers_user_cannot_reach_are_copied(tmp_path: Path) -> None:
     """A checkout below a closed folder, such as root's home, still gets a server."""
     closed = tmp_path / "closed"

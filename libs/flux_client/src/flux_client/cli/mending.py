@@ -62,8 +62,9 @@ def accept_loss(
         raise Ended(Exit.USAGE, "the reason is empty, too long or not printable", hint)
     tp = TopicPartition(topic, kafka_partition)
     if not yes:
-        found = [row for row in asyncio.run(_of_one(topic, lambda mender: mender.lanes())) if _is(row, tp)]
-        show(found, output, LANES[1:])
+        found = asyncio.run(_of_one(topic, lambda mender: mender.lanes()))
+        here = [row for row in found if (row["topic"], row["kafka_partition"]) == (topic, kafka_partition)]
+        show(here, output, LANES[1:])
         raise Ended(Exit.USAGE, "nothing was done", "say --yes to accept what is lost, if the state says so")
     try:
         lost = asyncio.run(_of_one(topic, lambda mender: mender.accept_loss(tp, reason)))
@@ -93,12 +94,6 @@ def release(
     if not count:
         raise Ended(Exit.NOT_FOUND, f"{service} has no parked events of {topic}", "see `flux-etl outbox parked`")
     say(f"{count} events of {topic} are on their way again")
-
-
-def _is(row: dict[str, object], tp: object) -> bool:
-    from flux_common.kernel.positions import TopicPartition
-
-    return TopicPartition(str(row["topic"]), int(str(row["kafka_partition"]))) == tp
 
 
 def _service(topic: str) -> str:

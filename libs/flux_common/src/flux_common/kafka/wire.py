@@ -45,9 +45,7 @@ FETCH_BYTES_MAX: Final = 32 * 2**20
 RECORD_BYTES_MAX: Final = 2 * 2**20  # what a topic takes of a record that is not compressed
 LARGE_BYTES: Final = 64 * 2**10
 HEADERS_READ: Final = 1_024
-NAME_BYTES_READ: Final = (
-    1_024  # of a large record: a byte of a name may become sixteen, and no such name means anything
-)
+NAME_BYTES_READ: Final = 1_024  # of a large record's names: a byte may become sixteen, and no such name means anything
 # More would not fit into BATCH_BYTES_MAX if they were records that anybody can read; a poll unfolds the batch for each of its
 # bites, so without a bound a batch of a million empty records would be unfolded a thousand times.
 BATCH_RECORDS_MAX: Final = 65_536
