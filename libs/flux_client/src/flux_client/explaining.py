@@ -24,6 +24,7 @@ from flux_common.contracts.catalogue import (
     RUNS,
     TOPICS,
     TopicSpec,
+    lane_service,
 )
 from flux_common.contracts.envelope import read_envelope
 from flux_common.kafka.admin import Admin
@@ -32,7 +33,6 @@ from flux_common.kernel.errors import ValidationFailed
 from flux_common.kernel.positions import Position, Received
 from flux_common.settings import KafkaSettings, PostgresSettings
 
-LEDGER_SERVICES: Final = ("ingest", "checkpoint", "audit")
 _EVENT_SOURCES: Final = {RUNS.name: "runs", PROGRESS.name: "progress"}
 
 
@@ -57,7 +57,7 @@ class Explainer:
             Unavailable: Kafka or PostgreSQL does not answer.
         """
         spec = self._spec(position.tp.topic)
-        consumer = next((name for name in spec.consumers if name in LEDGER_SERVICES), None)
+        consumer = lane_service(spec)
         found: Row = {
             "topic": position.tp.topic,
             "kafka_partition": position.tp.kafka_partition,

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from flux_client.reader import APPLICATION, Row
 from flux_common.contracts import canonical
-from flux_common.contracts.catalogue import RELAY_SERVICES, TOPICS, agency_in
+from flux_common.contracts.catalogue import TOPICS, agency_in, lane_service
 from flux_common.contracts.envelope import Outgoing
 from flux_common.contracts.outgoing import Emitter
 from flux_common.kafka.admin import Admin, LogFacts
@@ -149,7 +149,7 @@ def owner_of(topic: str) -> str:
 def service_of(topic: str) -> str | None:
     """Return the service whose lanes read a topic of the catalogue; None where no lane does."""
     spec = next((spec for spec in TOPICS if topic == spec.of(owner_of(topic))), None)
-    return None if spec is None else next((name for name in spec.consumers if name in RELAY_SERVICES), None)
+    return None if spec is None else lane_service(spec)
 
 
 def _place(row: Row) -> TopicPartition:

@@ -270,6 +270,11 @@ def topic_names(spec: TopicSpec, agencies: list[str]) -> list[str]:
     return [spec.of(agency) for agency in sorted(agencies)] if spec.per_agency else [spec.name]
 
 
+def lane_service(spec: TopicSpec) -> str | None:
+    """Return the service whose lanes, and ledger, a topic has; None where no lane reads it."""
+    return next((name for name in spec.consumers if name in RELAY_SERVICES), None)
+
+
 def agency_in(topic: str) -> str | None:
     """Return the agency that a topic belongs to; None for one of Flux's own, and for any name that is no topic's."""
     named = topic.removeprefix("flux.").partition(".")[0]

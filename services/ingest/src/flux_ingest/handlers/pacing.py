@@ -31,7 +31,7 @@ from flux_common.kernel.positions import TopicPartition
 from flux_ingest.domain.brake import presses
 
 PRESS_REST_S: Final = 0.25  # who presses has four batches a second at most: each costs everybody a commit and a send
-BITE: Final = 25
+BITE: Final = 10
 MINUTES_KEPT: Final = 60
 
 
