@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from flux_client.development import DevelopmentAgency, write_development_registry
 from flux_common.kafka import create_topics
+from flux_common.kernel.ids import shard_of
 from flux_common.settings import KafkaSettings, PostgresSettings
 from flux_devkit.plugin import Database
 from flux_devkit.services import Service, ServiceOptions
@@ -76,6 +77,12 @@ class World:
     def types(self) -> Counter[str]:
         """Count what was read, by type."""
         return Counter(_type(record) for record in self.read)
+
+    async def logged(self, text: str, seconds: float = 30) -> None:
+        """Wait until the service has logged it."""
+        async with asyncio.timeout(seconds):
+            while text not in self.service.log.read_text():  # noqa: ASYNC110 - it is another process that writes it
+                await asyncio.sleep(0.05)
 
     async def query(self, sql: str) -> list[Any]:
         """Ask the database as the superuser, who sees every agency."""
@@ -229,3 +236,26 @@ async def test_a_topic_is_read_once_its_agency_is_registered(world: StartWorld, 
     assert unread
     assert "AGENCY_NOT_FOUND" in running.service.log.read_text()
     assert {record.key for record in running.read if _type(record) == "run.accepted"} == {b"r-1", b"early"}
+
+
+async def test_lanes_wait_while_the_outbox_is_full(world: StartWorld, hand: Any) -> None:
+    """No relay is at work, the outbox is full: a request waits undecided, the service stays ready; then it is decided."""
+    nobody = "UPDATE flux_ingest.relay_leases SET holder = 'gone', expires_at = now() + interval '1 h'"
+    fill = (
+        "INSERT INTO flux_ingest.outbox (shard, agency_id, event_id, topic, key, headers, value)"
+        f" SELECT {shard_of('nasa')}, 'nasa', gen_random_uuid(), 'none', 'k', '[]', '' FROM generate_series(1, 100000)"
+    )
+    async with world() as running:
+        await running.query(nobody)
+        await running.query(fill)
+        await running.logged("lanes wait for room in the outbox")
+        await running.send(hand.body("r-1"), hand.headers(), partition=0)
+        await running.logged("OUTBOX_FULL")
+        undecided = await running.query("SELECT count(*) AS n FROM flux_ingest.requests")
+        ready = running.service.ready()
+        await running.query("DELETE FROM flux_ingest.outbox")
+        await running.query("UPDATE flux_ingest.relay_leases SET expires_at = '-infinity'")
+        await running.until(lambda: running.types()["run.accepted"] == 1)
+
+    assert (undecided[0]["n"], ready) == (0, True)
+    assert running.types()["run.admitted"] == 1

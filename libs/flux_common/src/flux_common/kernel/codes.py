@@ -102,6 +102,7 @@ class Code(StrEnum):
     DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE", "PostgreSQL does not answer."
     BROKER_UNAVAILABLE = "BROKER_UNAVAILABLE", "Kafka does not answer."
     RECORD_REFUSED = "RECORD_REFUSED", "The database refused the record's values."
+    OUTBOX_FULL = "OUTBOX_FULL", "So many events wait for the relay that lanes wait, too, and go on by themselves."
     SEAL_LAGGING = "SEAL_LAGGING", "The agency requires audit, and the seal of its facts is too far behind."
     SCHEMA_OUTDATED = "SCHEMA_OUTDATED", "The database schema is older than this service needs."
     TOPIC_MISSING = "TOPIC_MISSING", "A topic that the catalogue names does not exist."

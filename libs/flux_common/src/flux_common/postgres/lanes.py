@@ -81,14 +81,23 @@ class Advance:
 
 
 class PostgresLanes:
-    """The lanes of one service; the kafka room's `LaneStore`. `told` hears of the events of each committed Advance."""
+    """The lanes of one service; the kafka room's `LaneStore`.
+
+    `told` hears of the events of each committed Advance; `room` is asked before each one that is about agencies, and raises
+    `Overloaded` where what it would write must wait.
+    """
 
     def __init__(
-        self, database: Database, consumer: str, told: Callable[[Sequence[Outgoing]], None] = lambda _events: None
+        self,
+        database: Database,
+        consumer: str,
+        told: Callable[[Sequence[Outgoing]], None] = lambda _events: None,
+        room: Callable[[Collection[str]], None] = lambda _agencies: None,
     ) -> None:
         self._database = database
         self._consumer = consumer
         self._told = told
+        self._room = room
         self._races: dict[TopicPartition, KeyRaces] = {}
 
     async def take(self, tp: TopicPartition, *, topic_id: str, log_start: int, log_end: int) -> Lane:
@@ -134,8 +143,10 @@ class PostgresLanes:
             Fenced: the lane is not ours any more; nothing was changed.
             InvariantBroken: the batch is not what follows on the lane, a record was booked twice, or a key stayed taken
                 for the third time in a row.
+            Overloaded: there is no room for what it would write; nothing was changed.
         """
         _refuse_no_batch(batch)
+        self._room(agencies)
         races = self._races.setdefault(batch.lane.tp, KeyRaces())
         try:
             async with self._advance(batch, agencies) as advance:

@@ -98,6 +98,9 @@ released AS (
     RETURNING 1)
 SELECT count(*) FROM released
 
+-- name: waiting
+SELECT shard, count(*) AS rows, coalesce(sum(octet_length(value)), 0) AS bytes FROM outbox GROUP BY shard
+
 -- name: backlog
 SELECT coalesce(extract(epoch FROM now() - (SELECT min(written_at) FROM outbox WHERE shard = $1)), 0)::float8 AS oldest_age,
        (SELECT count(*) FROM outbox_parked WHERE shard = $1) AS parked

@@ -26,6 +26,7 @@ from flux_common.postgres.database import Database
 from flux_common.postgres.lanes import PostgresLanes
 from flux_common.postgres.migrations import require_schema
 from flux_common.postgres.relay import PublishRefused, Relay
+from flux_common.postgres.room import OutboxRoom
 from flux_common.runtime.retry import jitter
 from flux_common.runtime.service import Service
 from flux_common.runtime.waiting import ask, kafka_answers, kafka_is_there, topics_exist
@@ -116,11 +117,12 @@ async def lane_parts(service: Service[Any], topics: Iterable[str]) -> AsyncItera
         await service.wait_for("schema", lambda: _schema(database))
         await service.wait_for("kafka", kafka_answers(settings.kafka))
         await service.wait_for("topics", topics_exist(settings.kafka, topics))
-        committed = Signal()
+        committed, room = Signal(), OutboxRoom(database)
         lanes = PostgresLanes(
-            database, service.name, lambda events: committed.set({shard_of(e.agency_id) for e in events})
+            database, service.name, lambda events: committed.set({shard_of(e.agency_id) for e in events}), room.check
         )
         parts = LaneParts(service, database, lanes, holder_name(service.name), committed)
+        parts.jobs["room"] = room.keep(service.stopping)
         parts.jobs["watch"] = watch(parts)
         yield parts
     finally:
