@@ -78,10 +78,10 @@ class World:
         """Count what was read, by type."""
         return Counter(_type(record) for record in self.read)
 
-    async def logged(self, text: str, seconds: float = 30) -> None:
+    async def logged(self, text: str, *, times: int = 1, seconds: float = 30) -> None:
         """Wait until the service has logged it."""
         async with asyncio.timeout(seconds):
-            while text not in self.service.log.read_text():  # noqa: ASYNC110 - it is another process that writes it
+            while self.service.log.read_text().count(text) < times:  # noqa: ASYNC110 - it is another process that writes it
                 await asyncio.sleep(0.05)
 
     async def query(self, sql: str) -> list[Any]:
@@ -240,17 +240,17 @@ async def test_a_topic_is_read_once_its_agency_is_registered(world: StartWorld, 
 
 async def test_lanes_wait_while_the_outbox_is_full(world: StartWorld, hand: Any) -> None:
     """No relay is at work, the outbox is full: a request waits undecided, the service stays ready; then it is decided."""
-    nobody = "UPDATE flux_ingest.relay_leases SET holder = 'gone', expires_at = now() + interval '1 h'"
+    nobody = "UPDATE flux_ingest.relay_leases SET holder = 'gone', term = term + 1, expires_at = now() + interval '1 h'"
     fill = (
         "INSERT INTO flux_ingest.outbox (shard, agency_id, event_id, topic, key, headers, value)"
-        f" SELECT {shard_of('nasa')}, 'nasa', gen_random_uuid(), 'none', 'k', '[]', '' FROM generate_series(1, 100000)"
+        f" SELECT {shard_of('nasa')}, 'nasa', gen_random_uuid(), 'none', 'k', '[]', '' FROM generate_series(1, 100001)"
     )
     async with world() as running:
         await running.query(nobody)
         await running.query(fill)
         await running.logged("lanes wait for room in the outbox")
         await running.send(hand.body("r-1"), hand.headers(), partition=0)
-        await running.logged("OUTBOX_FULL")
+        await running.logged("OUTBOX_FULL", times=2)
         undecided = await running.query("SELECT count(*) AS n FROM flux_ingest.requests")
         ready = running.service.ready()
         await running.query("DELETE FROM flux_ingest.outbox")

@@ -72,7 +72,7 @@ async def test_a_transaction_is_bounded_in_bytes_and_reads_no_more(bench: Any, c
     await bench.write(*(bench.event(topic, n, value=b"%d" % n + b" " * 409_600) for n in range(5)))
     before = metrics.relay_transactions.labels(str(bench.shard), "committed")._value.get()
     async with bench.database.transaction() as connection:
-        await connection.execute(SQL["number"], bench.shard, 1000)
+        await connection.execute(SQL["number"], bench.shard, [], 1000)
         read = [
             len(await connection.fetch(SQL["unpublished"], bench.shard, 0, 1000, most)) for most in (10, 2**20, 2**22)
         ]
@@ -171,7 +171,7 @@ async def test_what_was_published_before_the_crash_is_deleted_after_it(
     topic = await create_topic("t")
     await bench.write(*(bench.event(topic, n) for n in (1, 2, 3)))
     async with bench.database.transaction() as connection:
-        await connection.execute(SQL["number"], bench.shard, 2)
+        await connection.execute(SQL["number"], bench.shard, [], 2)
         await connection.execute("UPDATE relay_leases SET relay_counter = 2 WHERE shard = $1", bench.shard)
     transport = bench.transport()
     await transport.open()

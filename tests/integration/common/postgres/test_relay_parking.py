@@ -98,6 +98,25 @@ async def test_a_row_too_large_for_its_topic_is_parked_alone_with_its_followers(
     assert await bench.one(CODES) == ["TOO_LARGE", "TOPIC_PARKED", "TOPIC_PARKED"]
 
 
+async def test_very_many_rows_behind_a_refused_one_hold_nobody(bench: Any, create_topic: Any, until: Any) -> None:
+    """A hundred thousand, gathered in an outage: parked in pieces, while what is behind them on another topic leaves."""
+    topic = await create_topic("t")
+    await bench.write(bench.event("bad", 1))
+    await bench.one(
+        "INSERT INTO outbox (shard, agency_id, event_id, topic, key, headers, value)"
+        " SELECT $1, 'nasa', gen_random_uuid(), 'bad', 'k', '[]', '2' FROM generate_series(1, 100000)",
+        bench.shard,
+    )
+    await bench.write(bench.event(topic, 3))
+    bench.start()
+    await until(lambda: bench.one("SELECT NOT EXISTS (SELECT FROM outbox WHERE topic = $1)", topic), 60)
+    await until(bench.empty, 60)
+    await bench.stop()
+
+    assert await bench.published(topic) == [3]
+    assert await bench.one("SELECT count(*) FROM outbox_parked") == 100_001
+
+
 async def test_a_row_that_appears_while_its_topic_is_parked_does_not_overtake(
     bench: Any, admin: Any, until: Any, waiting_for_advisory: Any
 ) -> None:
@@ -117,8 +136,9 @@ async def test_a_row_that_appears_while_its_topic_is_parked_does_not_overtake(
 
     async def one_round() -> None:
         async with bench.database.transaction() as connection:
-            await connection.execute(SQL["park_followers"], bench.shard)
-            await connection.execute(SQL["number"], bench.shard, 1000)
+            parked = await connection.fetchval(SQL["parked_topics"], bench.shard)
+            await connection.execute(SQL["park_followers"], bench.shard, parked, 1000)
+            await connection.execute(SQL["number"], bench.shard, parked, 1000)
 
     async with waiting_for_advisory() as somebody_waits:
         task = asyncio.create_task(one_round())

@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from flux_common.kernel.errors import Overloaded
-from flux_common.kernel.ids import shard_of
+from flux_common.kernel.ids import SHARDS, shard_of
 from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
+from flux_common.observability import metrics
 from flux_common.postgres.lanes import PostgresLanes
 from flux_common.postgres.room import OutboxRoom, RoomLimits
 
@@ -29,7 +30,7 @@ def batch(lane: Lane) -> LaneBatch:
 
 
 async def test_lanes_wait_until_the_relay_has_made_room(bench: Any, create_topic: Any, until: Any) -> None:
-    """At the bound nothing of a batch is applied, and it is told once; another shard goes on; so do all behind the relay."""
+    """At the bound nothing of a batch is kept, and it is told once; what writes no event goes on, and all behind the relay."""
     topic = await create_topic("t")
     room = OutboxRoom(bench.database, RoomLimits(rows_max=3))
     lanes = PostgresLanes(bench.database, "checkpoint", room=room.check)
@@ -41,8 +42,9 @@ async def test_lanes_wait_until_the_relay_has_made_room(bench: Any, create_topic
         with pytest.raises(Overloaded, match="OUTBOX_FULL"):
             async with lanes.advance(batch(lane), ["nasa"]) as advance:
                 advance.emit([bench.event(topic, 3)])
-        async with lanes.advance(batch(lane), [OTHER]):
+        async with lanes.advance(batch(lane), ["nasa"]):
             pass
+        room.check([OTHER])
         bench.start()
         await until(bench.empty)
         await room.measure()
@@ -56,6 +58,23 @@ async def test_lanes_wait_until_the_relay_has_made_room(bench: Any, create_topic
     assert await bench.published(topic) == [0, 1, 2, 3]
     assert await bench.one("SELECT next_offset FROM lanes") == 2
     assert told == ["lanes wait for room in the outbox", "there is room in the outbox"]
+
+
+async def test_there_is_room_again_below_half_of_the_bound(bench: Any) -> None:
+    """Who was held finds more than the place of one row; and every shard's figures are told."""
+    room = OutboxRoom(bench.database, RoomLimits(rows_max=4))
+    await bench.write(*(bench.event("t", n) for n in range(4)))
+    await room.measure()
+    held = []
+    for number in range(3):
+        await bench.one("DELETE FROM outbox WHERE value = $1", b"%d" % number)
+        await room.measure()
+        held.append(bool(room._full))
+    ages = [metrics.outbox_oldest_age_seconds.labels(str(shard))._value.get() for shard in range(SHARDS)]
+
+    assert held == [True, True, False]
+    assert ages[0] > 0
+    assert ages[1:] == [0, 0, 0]
 
 
 async def test_bytes_count_as_rows_do(bench: Any) -> None:

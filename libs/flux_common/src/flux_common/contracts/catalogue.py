@@ -271,7 +271,7 @@ def topic_names(spec: TopicSpec, agencies: list[str]) -> list[str]:
 
 
 def lane_service(spec: TopicSpec) -> str | None:
-    """Return the service whose lanes, and ledger, a topic has; None where no lane reads it."""
+    """Return the service with lanes that reads a topic, in whose ledger its records would be; None if there is none."""
     return next((name for name in spec.consumers if name in RELAY_SERVICES), None)
 
 

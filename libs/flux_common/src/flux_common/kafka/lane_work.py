@@ -293,7 +293,8 @@ class LaneWork:
 
     def _pause_for(self, owned: Owned, problem: Unavailable) -> float:
         owned.tries += 1
-        ceiling: float = min(problem.retry_in * 2 ** min(owned.tries - 1, 10), self._limits.backoff_max_s)
+        most = self._limits.backoff_max_s if problem.retry_max is None else problem.retry_max
+        ceiling: float = min(problem.retry_in * 2 ** min(owned.tries - 1, 10), most)
         return ceiling * (0.5 + self._jitter() / 2)
 
     async def _release(self, owned: Owned, delay: float) -> None:

@@ -74,15 +74,24 @@ class RunBroken(FluxError):
 
 
 class Unavailable(FluxError):
-    """Something that Flux needs does not answer: advance nothing, back off, try again after `retry_in` seconds."""
+    """Something that Flux needs does not answer: advance nothing, back off, try again.
+
+    After `retry_in` seconds, doubled at each try up to `retry_max`, or to what the caller allows.
+    """
 
     classification = Classification.BROKER
 
     def __init__(
-        self, code: str, message: str, *, retry_in: float = 1.0, classification: Classification | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        retry_in: float = 1.0,
+        retry_max: float | None = None,
+        classification: Classification | None = None,
     ) -> None:
         super().__init__(code, message, classification=classification)
-        self.retry_in = retry_in
+        self.retry_in, self.retry_max = retry_in, retry_max
 
 
 class Overloaded(Unavailable):

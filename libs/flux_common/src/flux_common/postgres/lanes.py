@@ -83,8 +83,8 @@ class Advance:
 class PostgresLanes:
     """The lanes of one service; the kafka room's `LaneStore`.
 
-    `told` hears of the events of each committed Advance; `room` is asked before each one that is about agencies, and raises
-    `Overloaded` where what it would write must wait.
+    `told` hears of the events of each committed Advance; `room` is asked about the agencies whose events an Advance would
+    write, and raises `Overloaded` where they must wait.
     """
 
     def __init__(
@@ -146,7 +146,6 @@ class PostgresLanes:
             Overloaded: there is no room for what it would write; nothing was changed.
         """
         _refuse_no_batch(batch)
-        self._room(agencies)
         races = self._races.setdefault(batch.lane.tp, KeyRaces())
         try:
             async with self._advance(batch, agencies) as advance:
@@ -177,6 +176,7 @@ class PostgresLanes:
                 raise _fenced(lane)
             advance = Advance(batch, connection, now)
             yield advance
+            self._room({event.agency_id for event in advance.outgoing})
             await insert_outbox(connection, advance.outgoing)
             await insert_dead_letters(connection, advance.dead_letters)
             await _book(connection, batch, advance.exceptions)

@@ -30,12 +30,22 @@ RETURNING relay_counter, last_cursor
 SELECT EXISTS (SELECT FROM outbox WHERE shard = $1 AND number IS NULL)
     OR EXISTS (SELECT FROM outbox WHERE shard = $1 AND number IS NOT NULL)
 
+-- name: parked_topics
+-- From one topic to the next by the index, however many rows each has.
+WITH RECURSIVE parked AS (
+    (SELECT topic FROM outbox_parked WHERE shard = $1 ORDER BY topic LIMIT 1)
+    UNION ALL
+    SELECT (SELECT p.topic FROM outbox_parked p WHERE p.shard = $1 AND p.topic > parked.topic ORDER BY p.topic LIMIT 1)
+      FROM parked WHERE parked.topic IS NOT NULL)
+SELECT array_agg(topic) FROM parked WHERE topic IS NOT NULL
+
 -- name: park_followers
--- While a topic has parked rows its new rows are parked behind them: order per topic holds.
+-- While a topic has parked rows its new rows are parked behind them: order per topic holds. Whoever calls holds the lease's
+-- lock, so $2 stays true; what is not parked this time is not numbered either.
 WITH moved AS (
-    DELETE FROM outbox o
-     WHERE o.shard = $1 AND o.number IS NULL
-       AND EXISTS (SELECT FROM outbox_parked p WHERE p.shard = o.shard AND p.topic = o.topic) RETURNING o.*)
+    DELETE FROM outbox WHERE id IN (
+        SELECT id FROM outbox WHERE shard = $1 AND number IS NULL AND topic = ANY ($2::text[]) ORDER BY id LIMIT $3)
+    RETURNING *)
 INSERT INTO outbox_parked (id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at, code)
 SELECT id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at, 'TOPIC_PARKED' FROM moved
 
@@ -44,10 +54,8 @@ SELECT id, shard, agency_id, event_id, topic, kafka_partition, key, headers, val
 -- topic's rows were parked waits for the next round, when it is parked behind them.
 WITH todo AS (
     SELECT id, row_number() OVER (ORDER BY id) AS place
-      FROM (SELECT o.id FROM outbox o
-             WHERE o.shard = $1 AND o.number IS NULL
-               AND NOT EXISTS (SELECT FROM outbox_parked p WHERE p.shard = o.shard AND p.topic = o.topic)
-             ORDER BY o.id LIMIT $2) AS oldest),
+      FROM (SELECT id FROM outbox WHERE shard = $1 AND number IS NULL AND topic <> ALL ($2::text[])
+             ORDER BY id LIMIT $3) AS oldest),
 numbered AS (
     UPDATE outbox o SET number = (SELECT relay_counter FROM relay_leases WHERE shard = $1) + t.place
       FROM todo t WHERE o.id = t.id RETURNING o.number)
@@ -98,9 +106,11 @@ released AS (
     RETURNING 1)
 SELECT count(*) FROM released
 
--- name: waiting
-SELECT shard, count(*) AS rows, coalesce(sum(octet_length(value)), 0) AS bytes FROM outbox GROUP BY shard
-
 -- name: backlog
-SELECT coalesce(extract(epoch FROM now() - (SELECT min(written_at) FROM outbox WHERE shard = $1)), 0)::float8 AS oldest_age,
-       (SELECT count(*) FROM outbox_parked WHERE shard = $1) AS parked
+-- One row for each shard, whatever waits in it.
+SELECT l.shard, coalesce(w.rows, 0) AS rows, coalesce(w.bytes, 0) AS bytes, coalesce(p.parked, 0) AS parked,
+       coalesce(extract(epoch FROM now() - w.oldest), 0)::float8 AS oldest_age
+  FROM relay_leases l
+  LEFT JOIN (SELECT shard, count(*) AS rows, sum(octet_length(value)) AS bytes, min(written_at) AS oldest
+               FROM outbox GROUP BY shard) w USING (shard)
+  LEFT JOIN (SELECT shard, count(*) AS parked FROM outbox_parked GROUP BY shard) p USING (shard)

@@ -41,10 +41,10 @@ log = structlog.get_logger(__name__)
 
 LEASE_SECONDS = 6.0  # a killed relay's successor waits as long; renewed several times a second
 ROWS_MAX = 1000
+PARKED_MAX = 10_000  # followers at a time, within a statement's time
 BYTES_MAX = 2**20
 POLL_SECONDS = 0.25
 RENEW_SECONDS = 2.0
-MEASURE_SECONDS = 5.0
 
 
 class PublishRefused(FluxError):
@@ -89,7 +89,7 @@ class Relay:
         self._holder = holder
         self._wake = wake
         self._clock = clock
-        self._renewed = self._measured = float("-inf")
+        self._renewed = float("-inf")
         self._term = 0
         self._cursor = 0
         self._cleared = 0  # the cursor up to which the database knows what is published
@@ -167,7 +167,6 @@ class Relay:
         An empty outbox costs a read, and nobody who was woken looks first; the lease is renewed by what is written, or now
         and then.
         """
-        await self._measure()
         if look and await self._idle():
             return False
         rows = await self._number()
@@ -221,8 +220,10 @@ class Relay:
             await self._lock(connection)
             if self._cleared < self._cursor:
                 await self._clear(connection)
-            await connection.execute(SQL["park_followers"], self._shard)
-            highest = await connection.fetchval(SQL["number"], self._shard, ROWS_MAX)
+            parked = await connection.fetchval(SQL["parked_topics"], self._shard) or []
+            if parked:
+                await connection.execute(SQL["park_followers"], self._shard, parked, PARKED_MAX)
+            highest = await connection.fetchval(SQL["number"], self._shard, parked, ROWS_MAX)
             if highest is not None:
                 await connection.execute(SQL["move_counter"], self._shard, self._term, highest)
             return await connection.fetch(SQL["unpublished"], self._shard, self._cursor, ROWS_MAX, BYTES_MAX)
@@ -252,16 +253,6 @@ class Relay:
             return await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
         except TimeoutError:
             return False
-
-    async def _measure(self) -> None:
-        if self._clock.monotonic() - self._measured < MEASURE_SECONDS:
-            return
-        self._measured = self._clock.monotonic()
-        async with self._database.transaction() as connection:
-            backlog = await connection.fetchrow(SQL["backlog"], self._shard)
-        assert backlog is not None
-        metrics.outbox_oldest_age_seconds.labels(str(self._shard)).set(backlog["oldest_age"])
-        metrics.outbox_parked_rows.labels(str(self._shard)).set(backlog["parked"])
 
     def _count(self, outcome: str, records: int = 0) -> None:
         metrics.relay_transactions.labels(str(self._shard), outcome).inc()

@@ -2,26 +2,26 @@
 
 Theory. An Advance writes events that a relay must publish. Consuming and publishing fail apart: a broker whose transactions do
 not commit still hands out records. Then lanes would fill the database, which all agencies share, for as long as it lasts. So
-what waits in each shard is measured now and then, and past a bound the lanes that write to it are held where they are: nothing
-is decided, lost or passed over. The relay depends on no lane, so whatever it publishes makes room.
+what waits in each shard is measured now and then, and past a bound no Advance writes to it: its lane is held where it is,
+nothing is decided, lost or passed over. The relay depends on no lane, so whatever it publishes makes room.
 
-| what waits in a shard | an Advance that writes to it |
+| what waits in a shard | an Advance that would write to it |
 |---|---|
 | less than both bounds, or not measured yet | goes on |
-| as much as either, at the last measurement | `Overloaded` before its transaction; the lane tries again by itself |
+| as much as either | `Overloaded`, rolled back; the lane tries again every few seconds |
+| less again, but not yet less than half of both | the same, so that who was held finds more than a moment's room |
 
-The bounds are for the disk, far above what a relay that works leaves over, and soft: between two measurements more is written.
-Parked rows do not count: one topic that is refused must not hold its neighbours. While PostgreSQL does not answer, the last
-measurement stands.
+An Advance without events goes on, and so do other shards, but for what shares a batch with a full one. The bounds are for the
+disk, and soft: between two measurements more is written. Parked rows do not count: one topic that is refused must not hold its
+neighbours. While PostgreSQL does not answer, the last measurement stands.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -29,10 +29,12 @@ from flux_common.kernel.codes import Code
 from flux_common.kernel.errors import Overloaded, Unavailable
 from flux_common.kernel.ids import shard_of
 from flux_common.kernel.signals import pause
+from flux_common.observability import metrics
 from flux_common.postgres.database import Database
 from flux_common.postgres.outbox import SQL
 
 MEASURE_SECONDS: Final = 2.0
+RETRY_MAX_SECONDS: Final = 4.0
 log = structlog.get_logger(__name__)
 
 
@@ -42,6 +44,10 @@ class RoomLimits:
 
     rows_max: int = 100_000
     bytes_max: int = 256 * 2**20
+
+    def reached(self, row: Any, share: float = 1.0) -> bool:
+        """Tell whether what waits is `share` of either bound, or more."""
+        return bool(row["rows"] >= share * self.rows_max or row["bytes"] >= share * self.bytes_max)
 
 
 class OutboxRoom:
@@ -56,8 +62,10 @@ class OutboxRoom:
         """Measure until `stopping`."""
         going = True
         while going:
-            with suppress(Unavailable):
+            try:
                 await self.measure()
+            except Unavailable as problem:
+                log.warning("the outbox is not measured", code=problem.code, error=problem.message)
             going = await pause(stopping, MEASURE_SECONDS)
 
     async def measure(self) -> None:
@@ -67,11 +75,12 @@ class OutboxRoom:
             Unavailable: PostgreSQL does not answer.
         """
         async with self._database.transaction() as connection:
-            waiting = await connection.fetch(SQL["waiting"])
+            shards = await connection.fetch(SQL["backlog"])
+        for row in shards:
+            metrics.outbox_oldest_age_seconds.labels(str(row["shard"])).set(row["oldest_age"])
+            metrics.outbox_parked_rows.labels(str(row["shard"])).set(row["parked"])
         full = frozenset(
-            row["shard"]
-            for row in waiting
-            if row["rows"] >= self._limits.rows_max or row["bytes"] >= self._limits.bytes_max
+            row["shard"] for row in shards if self._limits.reached(row, 0.5 if row["shard"] in self._full else 1.0)
         )
         if full != self._full:
             say = log.error if full - self._full else log.info
@@ -79,11 +88,15 @@ class OutboxRoom:
         self._full = full
 
     def check(self, agencies: Collection[str]) -> None:
-        """Return if there is room for what is written about `agencies`.
+        """Return if there is room for events about `agencies`.
 
         Raises:
             Overloaded: a shard of theirs is full (OUTBOX_FULL).
         """
         full = {shard_of(agency) for agency in agencies} & self._full
         if full:
-            raise Overloaded(Code.OUTBOX_FULL, f"Shards {sorted(full)} of the outbox are full; is the relay at work?")
+            raise Overloaded(
+                Code.OUTBOX_FULL,
+                f"Shards {sorted(full)} of the outbox are full; is the relay at work?",
+                retry_max=RETRY_MAX_SECONDS,
+            )
