@@ -86,6 +86,31 @@ async def test_a_transaction_is_bounded_in_bytes_and_reads_no_more(bench: Any, c
     assert metrics.relay_transactions.labels(str(bench.shard), "committed")._value.get() - before == 3
 
 
+async def test_no_more_is_numbered_than_one_transaction_takes(bench: Any, create_topic: Any, until: Any) -> None:
+    """However often a publish fails: what must be parked behind a refused row, with numbers, stays within bounds."""
+    topic = await create_topic("t")
+    failures: list[int] = []
+
+    class Failing:
+        def __init__(self) -> None:
+            self.real = bench.transport()
+            self.open, self.close = self.real.open, self.real.close
+
+        async def publish(self, events: Any, cursor: int) -> None:
+            if len(failures) < 2:
+                failures.append(await bench.one("SELECT count(*) FROM outbox WHERE number IS NOT NULL"))
+                raise Unavailable(Code.BROKER_UNAVAILABLE, "not now")
+            await self.real.publish(events, cursor)
+
+    await bench.write(*(bench.event(topic, n) for n in range(2500)))
+    bench.start(Failing)
+    await until(bench.empty)
+    await bench.stop()
+
+    assert failures == [1000, 1000]
+    assert await bench.published(topic) == list(range(2500))
+
+
 async def test_an_unknown_outcome_is_settled_by_the_cursor(bench: Any, create_topic: Any, until: Any) -> None:
     """Publish says Unavailable though it committed, and the next time though it did not: each row is read once."""
     topic = await create_topic("t")

@@ -110,11 +110,15 @@ async def test_very_many_rows_behind_a_refused_one_hold_nobody(bench: Any, creat
     await bench.write(bench.event(topic, 3))
     bench.start()
     await until(lambda: bench.one("SELECT NOT EXISTS (SELECT FROM outbox WHERE topic = $1)", topic), 60)
+    left = await bench.one("SELECT count(*) FROM outbox")
     await until(bench.empty, 60)
     await bench.stop()
+    async with bench.database.transaction() as connection:
+        released = await release_parked(connection, "bad")
 
     assert await bench.published(topic) == [3]
-    assert await bench.one("SELECT count(*) FROM outbox_parked") == 100_001
+    assert left > 0
+    assert released == 100_001
 
 
 async def test_a_row_that_appears_while_its_topic_is_parked_does_not_overtake(
@@ -136,7 +140,7 @@ async def test_a_row_that_appears_while_its_topic_is_parked_does_not_overtake(
 
     async def one_round() -> None:
         async with bench.database.transaction() as connection:
-            parked = await connection.fetchval(SQL["parked_topics"], bench.shard)
+            parked, _numbered = await connection.fetchrow(SQL["standing"], bench.shard)
             await connection.execute(SQL["park_followers"], bench.shard, parked, 1000)
             await connection.execute(SQL["number"], bench.shard, parked, 1000)
 

@@ -76,7 +76,7 @@ class RunBroken(FluxError):
 class Unavailable(FluxError):
     """Something that Flux needs does not answer: advance nothing, back off, try again.
 
-    After `retry_in` seconds, doubled at each try up to `retry_max`, or to what the caller allows.
+    After `retry_in` seconds; whoever waits longer at each try waits `retry_max` at most, where that is set.
     """
 
     classification = Classification.BROKER

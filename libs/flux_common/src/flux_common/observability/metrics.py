@@ -78,7 +78,9 @@ topics_unregistered = _gauge("flux_topics_unregistered", "Request topics that be
 
 # The outbox and its relay.
 outbox_oldest_age_seconds = _gauge("flux_outbox_oldest_age_seconds", "Age of the oldest row not yet sent.", "shard")
-outbox_parked_rows = _gauge("flux_outbox_parked_rows", "Rows set aside for an operator.", "shard")
+outbox_parked_rows = _gauge(
+    "flux_outbox_parked_rows", "Rows set aside for an operator; 100,000 are counted at most.", "shard"
+)
 relay_transactions = _counter("flux_relay_transactions_total", "Kafka transactions of the relay.", "shard", "outcome")
 relay_records = _counter("flux_relay_records_total", "Records that the relay committed.", "shard")
 relay_leader = _gauge("flux_relay_leader", "1 while this process relays the shard.", "shard")

@@ -29,7 +29,7 @@ from typing import Literal
 
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.codes import Code
-from flux_common.kernel.errors import Fenced, InvariantBroken, LaneStopped
+from flux_common.kernel.errors import Fenced, InvariantBroken, LaneStopped, Overloaded
 from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
 from flux_common.postgres.database import Connection, Database
 from flux_common.postgres.outbox import DeadLetter, insert_dead_letters, insert_outbox
@@ -84,7 +84,7 @@ class PostgresLanes:
     """The lanes of one service; the kafka room's `LaneStore`.
 
     `told` hears of the events of each committed Advance; `room` is asked about the agencies whose events an Advance would
-    write, and raises `Overloaded` where they must wait.
+    write, and raises `Overloaded` where they must wait. A lane that waits is not worked again only to hear the same.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class PostgresLanes:
         self._told = told
         self._room = room
         self._races: dict[TopicPartition, KeyRaces] = {}
+        self._waiting: dict[TopicPartition, set[str]] = {}  # for room, for events of these agencies
 
     async def take(self, tp: TopicPartition, *, topic_id: str, log_start: int, log_end: int) -> Lane:
         """Become the owner of a lane and return where to go on.
@@ -146,6 +147,7 @@ class PostgresLanes:
             Overloaded: there is no room for what it would write; nothing was changed.
         """
         _refuse_no_batch(batch)
+        self._room(self._waiting.get(batch.lane.tp, ()))
         races = self._races.setdefault(batch.lane.tp, KeyRaces())
         try:
             async with self._advance(batch, agencies) as advance:
@@ -156,6 +158,9 @@ class PostgresLanes:
             if told is problem:
                 raise
             raise told from problem
+        except Overloaded:  # from behind the last statement that could race
+            races.settled()
+            raise
         races.settled()
 
     @asynccontextmanager
@@ -176,10 +181,15 @@ class PostgresLanes:
                 raise _fenced(lane)
             advance = Advance(batch, connection, now)
             yield advance
-            self._room({event.agency_id for event in advance.outgoing})
+            self._ask_for_room(lane.tp, advance)
             await insert_outbox(connection, advance.outgoing)
             await insert_dead_letters(connection, advance.dead_letters)
             await _book(connection, batch, advance.exceptions)
+
+    def _ask_for_room(self, tp: TopicPartition, advance: Advance) -> None:
+        self._waiting[tp] = {event.agency_id for event in advance.outgoing}
+        self._room(self._waiting[tp])
+        del self._waiting[tp]
 
     async def accept_loss(
         self, connection: Connection, tp: TopicPartition, *, topic_id: str, log_start: int, reason: str

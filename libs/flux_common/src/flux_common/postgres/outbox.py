@@ -19,6 +19,7 @@ from flux_common.postgres.queries import Queries
 
 SQL = Queries.load("flux_common.postgres", "outbox.sql")
 VALUE_BYTES_MAX = 512 * 1024
+PIECE_ROWS = 10_000  # moved by one statement, within its time-out
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ async def release_parked(connection: Connection, topic: str) -> int:
     released = 0
     for shard in range(SHARDS):
         await connection.execute(SQL["lock_shard"], shard)
-        released += await connection.fetchval(SQL["release_parked"], shard, topic)
+        while piece := await connection.fetchval(SQL["release_parked"], shard, topic, PIECE_ROWS):
+            released += piece
     return released
 
 

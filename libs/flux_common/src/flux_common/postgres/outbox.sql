@@ -30,14 +30,16 @@ RETURNING relay_counter, last_cursor
 SELECT EXISTS (SELECT FROM outbox WHERE shard = $1 AND number IS NULL)
     OR EXISTS (SELECT FROM outbox WHERE shard = $1 AND number IS NOT NULL)
 
--- name: parked_topics
--- From one topic to the next by the index, however many rows each has.
+-- name: standing
+-- What stands before a round: topics with parked rows (from one to the next by the index, however many rows each has), and
+-- how many rows are numbered and not sent.
 WITH RECURSIVE parked AS (
     (SELECT topic FROM outbox_parked WHERE shard = $1 ORDER BY topic LIMIT 1)
     UNION ALL
     SELECT (SELECT p.topic FROM outbox_parked p WHERE p.shard = $1 AND p.topic > parked.topic ORDER BY p.topic LIMIT 1)
       FROM parked WHERE parked.topic IS NOT NULL)
-SELECT array_agg(topic) FROM parked WHERE topic IS NOT NULL
+SELECT ARRAY(SELECT topic FROM parked WHERE topic IS NOT NULL) AS parked,
+       (SELECT count(*) FROM outbox WHERE shard = $1 AND number IS NOT NULL) AS numbered
 
 -- name: park_followers
 -- While a topic has parked rows its new rows are parked behind them: order per topic holds. Whoever calls holds the lease's
@@ -97,8 +99,11 @@ UPDATE relay_leases SET last_cursor = $3 WHERE shard = $1 AND term = $2 AND last
 SELECT shard FROM relay_leases WHERE shard = $1 FOR UPDATE
 
 -- name: release_parked
--- Back in their old order: the old id keeps it.
-WITH moved AS (DELETE FROM outbox_parked WHERE shard = $1 AND topic = $2 RETURNING *),
+-- Back in their old order: the old id keeps it. So many at a time, within a statement's time.
+WITH moved AS (
+    DELETE FROM outbox_parked WHERE id IN (
+        SELECT id FROM outbox_parked WHERE shard = $1 AND topic = $2 ORDER BY id LIMIT $3)
+    RETURNING *),
 released AS (
     INSERT INTO outbox (id, shard, agency_id, event_id, topic, kafka_partition, key, headers, value, written_at)
     OVERRIDING SYSTEM VALUE
@@ -107,10 +112,10 @@ released AS (
 SELECT count(*) FROM released
 
 -- name: backlog
--- One row for each shard, whatever waits in it.
-SELECT l.shard, coalesce(w.rows, 0) AS rows, coalesce(w.bytes, 0) AS bytes, coalesce(p.parked, 0) AS parked,
+-- One row for each shard, whatever waits in it. What is parked has no bound, so it is counted up to one.
+SELECT l.shard, coalesce(w.rows, 0) AS rows, coalesce(w.bytes, 0) AS bytes,
+       (SELECT count(*) FROM (SELECT FROM outbox_parked p WHERE p.shard = l.shard LIMIT 100000) AS counted) AS parked,
        coalesce(extract(epoch FROM now() - w.oldest), 0)::float8 AS oldest_age
   FROM relay_leases l
   LEFT JOIN (SELECT shard, count(*) AS rows, sum(octet_length(value)) AS bytes, min(written_at) AS oldest
                FROM outbox GROUP BY shard) w USING (shard)
-  LEFT JOIN (SELECT shard, count(*) AS parked FROM outbox_parked GROUP BY shard) p USING (shard)

@@ -34,14 +34,13 @@ from flux_common.kernel.errors import Fenced, FluxError, InvariantBroken, Unavai
 from flux_common.kernel.signals import pause
 from flux_common.observability import metrics
 from flux_common.postgres.database import Database
-from flux_common.postgres.outbox import SQL, outgoing_of
+from flux_common.postgres.outbox import PIECE_ROWS, SQL, outgoing_of
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 LEASE_SECONDS = 6.0  # a killed relay's successor waits as long; renewed several times a second
 ROWS_MAX = 1000
-PARKED_MAX = 10_000  # followers at a time, within a statement's time
 BYTES_MAX = 2**20
 POLL_SECONDS = 0.25
 RENEW_SECONDS = 2.0
@@ -220,13 +219,19 @@ class Relay:
             await self._lock(connection)
             if self._cleared < self._cursor:
                 await self._clear(connection)
-            parked = await connection.fetchval(SQL["parked_topics"], self._shard) or []
-            if parked:
-                await connection.execute(SQL["park_followers"], self._shard, parked, PARKED_MAX)
-            highest = await connection.fetchval(SQL["number"], self._shard, parked, ROWS_MAX)
-            if highest is not None:
-                await connection.execute(SQL["move_counter"], self._shard, self._term, highest)
+            await self._number_more(connection)
             return await connection.fetch(SQL["unpublished"], self._shard, self._cursor, ROWS_MAX, BYTES_MAX)
+
+    async def _number_more(self, connection: Any) -> None:
+        """Number rows up to one transaction's worth, but those of topics with parked rows: they are parked as well."""
+        parked, numbered = await connection.fetchrow(SQL["standing"], self._shard)
+        if parked:
+            await connection.execute(SQL["park_followers"], self._shard, parked, PIECE_ROWS)
+        if numbered >= ROWS_MAX:
+            return
+        highest = await connection.fetchval(SQL["number"], self._shard, parked, ROWS_MAX - numbered)
+        if highest is not None:
+            await connection.execute(SQL["move_counter"], self._shard, self._term, highest)
 
     async def _lock(self, connection: Any) -> Any:
         lease = await connection.fetchrow(SQL["lock_lease"], self._shard, self._term, LEASE_SECONDS)

@@ -8,7 +8,7 @@ nothing is decided, lost or passed over. The relay depends on no lane, so whatev
 | what waits in a shard | an Advance that would write to it |
 |---|---|
 | less than both bounds, or not measured yet | goes on |
-| as much as either | `Overloaded`, rolled back; the lane tries again every few seconds |
+| as much as either | `Overloaded`, rolled back; the lane asks again every few seconds, and does nothing else |
 | less again, but not yet less than half of both | the same, so that who was held finds more than a moment's room |
 
 An Advance without events goes on, and so do other shards, but for what shares a batch with a full one. The bounds are for the
@@ -19,7 +19,7 @@ neighbours. While PostgreSQL does not answer, the last measurement stands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,9 +76,7 @@ class OutboxRoom:
         """
         async with self._database.transaction() as connection:
             shards = await connection.fetch(SQL["backlog"])
-        for row in shards:
-            metrics.outbox_oldest_age_seconds.labels(str(row["shard"])).set(row["oldest_age"])
-            metrics.outbox_parked_rows.labels(str(row["shard"])).set(row["parked"])
+        _tell(shards)
         full = frozenset(
             row["shard"] for row in shards if self._limits.reached(row, 0.5 if row["shard"] in self._full else 1.0)
         )
@@ -100,3 +98,9 @@ class OutboxRoom:
                 f"Shards {sorted(full)} of the outbox are full; is the relay at work?",
                 retry_max=RETRY_MAX_SECONDS,
             )
+
+
+def _tell(shards: Sequence[Any]) -> None:
+    for row in shards:
+        metrics.outbox_oldest_age_seconds.labels(str(row["shard"])).set(row["oldest_age"])
+        metrics.outbox_parked_rows.labels(str(row["shard"])).set(row["parked"])
