@@ -54,9 +54,8 @@ def _objects(schema: dict[str, Any], root: dict[str, Any], beyond: bool) -> Made
 def _texts(schema: dict[str, Any], _root: dict[str, Any], beyond: bool) -> Made:
     least, most = schema.get("minLength", 0), schema.get("maxLength", 64)
     if "pattern" in schema:
-        allowed = st.from_regex(
-            schema["pattern"], fullmatch=not beyond
-        )  # else a line feed may follow, which is refused
+        # Without a full match a line feed may follow, which is refused.
+        allowed = st.from_regex(schema["pattern"], fullmatch=not beyond)
     else:
         allowed = st.text(PLAIN, min_size=least, max_size=max(least, min(most, 20)))
     if not beyond:

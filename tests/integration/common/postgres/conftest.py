@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -218,6 +220,15 @@ class RelayBench:
     def transport(self) -> TransactionalPublisher:
         """Return the real way into Kafka."""
         return TransactionalPublisher(self.kafka, "checkpoint", SHARD, SystemClock(), refused=PublishRefused)
+
+    def publishing(self, publish: Callable[..., Awaitable[None]]) -> Callable[[], Any]:
+        """Make transports that publish by `publish(real, events, cursor)`, and are the real one otherwise."""
+
+        def make() -> Any:
+            real = self.transport()
+            return SimpleNamespace(open=real.open, close=real.close, publish=partial(publish, real))
+
+        return make
 
     def start(self, transport: Callable[[], Any] | None = None, holder: str = "one", **more: Any) -> asyncio.Task[None]:
         """Run a relay; `transport` may wrap the real one."""

@@ -91,19 +91,14 @@ async def test_no_more_is_numbered_than_one_transaction_takes(bench: Any, create
     topic = await create_topic("t")
     failures: list[int] = []
 
-    class Failing:
-        def __init__(self) -> None:
-            self.real = bench.transport()
-            self.open, self.close = self.real.open, self.real.close
-
-        async def publish(self, events: Any, cursor: int) -> None:
-            if len(failures) < 2:
-                failures.append(await bench.one("SELECT count(*) FROM outbox WHERE number IS NOT NULL"))
-                raise Unavailable(Code.BROKER_UNAVAILABLE, "not now")
-            await self.real.publish(events, cursor)
+    async def failing(real: Any, events: Any, cursor: int) -> None:
+        if len(failures) < 2:
+            failures.append(await bench.one("SELECT count(*) FROM outbox WHERE number IS NOT NULL"))
+            raise Unavailable(Code.BROKER_UNAVAILABLE, "not now")
+        await real.publish(events, cursor)
 
     await bench.write(*(bench.event(topic, n) for n in range(2500)))
-    bench.start(Failing)
+    bench.start(bench.publishing(failing))
     await until(bench.empty)
     await bench.stop()
 
@@ -116,20 +111,15 @@ async def test_an_unknown_outcome_is_settled_by_the_cursor(bench: Any, create_to
     topic = await create_topic("t")
     outcomes = [True, False, True]
 
-    class Doubtful:
-        def __init__(self) -> None:
-            self.real = bench.transport()
-            self.open, self.close = self.real.open, self.real.close
-
-        async def publish(self, events: Any, cursor: int) -> None:
-            arrives = outcomes.pop(0) if outcomes else None
-            if arrives is not False:
-                await self.real.publish(events, cursor)
-            if arrives is not None:
-                raise Unavailable(Code.BROKER_UNAVAILABLE, "the answer was lost")
+    async def doubtful(real: Any, events: Any, cursor: int) -> None:
+        arrives = outcomes.pop(0) if outcomes else None
+        if arrives is not False:
+            await real.publish(events, cursor)
+        if arrives is not None:
+            raise Unavailable(Code.BROKER_UNAVAILABLE, "the answer was lost")
 
     await bench.write(*(bench.event(topic, n) for n in range(3)))
-    bench.start(Doubtful)
+    bench.start(bench.publishing(doubtful))
     await until(lambda: asyncio.sleep(0, len(outcomes) == 2))
     await bench.write(*(bench.event(topic, n) for n in range(3, 6)))
     await until(bench.empty)

@@ -173,20 +173,15 @@ async def test_a_refused_cursor_is_nobodys_row(bench: Any, create_topic: Any, un
     await limit("10")
     said: list[Any] = []
 
-    class Listening:
-        def __init__(self) -> None:
-            self.real = bench.transport()
-            self.open, self.close = self.real.open, self.real.close
-
-        async def publish(self, events: Any, cursor: int) -> None:
-            try:
-                await self.real.publish(events, cursor)
-            except Exception as problem:
-                said.append(problem)
-                raise
+    async def listening(real: Any, events: Any, cursor: int) -> None:
+        try:
+            await real.publish(events, cursor)
+        except Exception as problem:
+            said.append(problem)
+            raise
 
     await bench.write(bench.event(topic, 1))
-    task = bench.start(Listening)
+    task = bench.start(bench.publishing(listening))
     await until(lambda: asyncio.sleep(0, said or task.done()))
     await limit("1000000")
     await until(bench.empty)

@@ -29,7 +29,7 @@ from typing import Literal
 
 from flux_common.contracts.envelope import Outgoing
 from flux_common.kernel.codes import Code
-from flux_common.kernel.errors import Fenced, InvariantBroken, LaneStopped, Overloaded
+from flux_common.kernel.errors import Fenced, InvariantBroken, LaneStopped
 from flux_common.kernel.positions import Lane, LaneBatch, Received, TopicPartition
 from flux_common.postgres.database import Connection, Database
 from flux_common.postgres.outbox import DeadLetter, insert_dead_letters, insert_outbox
@@ -158,9 +158,6 @@ class PostgresLanes:
             if told is problem:
                 raise
             raise told from problem
-        except Overloaded:  # from behind the last statement that could race
-            races.settled()
-            raise
         races.settled()
 
     @asynccontextmanager
